@@ -1,0 +1,13 @@
+"""
+Destinations.
+
+    port     what a destination is: Post in, Intent, Receipt out
+    errors   Transient, Rejected, OutcomeUnknown
+    outbox   Markdown, HTML and an Atom feed in a folder
+
+Imports nothing else of ours. A new destination is one file and one line in `daemon.app`.
+"""
+
+from publishers.port import Intent, Post, Publisher, Receipt
+
+__all__ = ["Intent", "Post", "Publisher", "Receipt"]

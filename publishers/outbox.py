@@ -1,0 +1,234 @@
+"""
+The destination that always works: a folder with Markdown, HTML and an Atom feed.
+
+Every file is written beside its place, flushed to the disk and moved there, so that a reader
+never sees half a file. The article's `.json` is written last and is its receipt; the index and
+the feed are made from those, so that publishing again, or after a crash, mends them.
+"""
+
+from __future__ import annotations
+
+import errno
+import html
+import json
+import os
+import re
+import tempfile
+import unicodedata
+import xml.etree.ElementTree as ElementTree
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from publishers.errors import Transient
+from publishers.port import Intent, Post, Receipt
+
+FEED_ENTRIES_MAX = 50
+SLUG_MAX = 60
+ATOM = "http://www.w3.org/2005/Atom"
+
+_STYLE = (Path(__file__).parent / "outbox.css").read_text(encoding="utf-8")
+
+
+class Outbox:
+    """
+    Args:
+        folder: made when missing.
+        site_url: where the operator serves the folder, "" when nowhere; makes it public.
+        title: the publication's name on the index and in the feed.
+    """
+
+    name = "outbox"
+
+    def __init__(self, folder: Path, *, site_url: str = "", title: str = "Penstock") -> None:
+        self._folder = folder
+        self._site_url = site_url
+        self._title = title
+
+    @property
+    def public(self) -> bool:
+        """Whether the folder is served somewhere."""
+        return bool(self._site_url)
+
+    def intend(self, post: Post) -> Intent:
+        """Render the article and choose its file name."""
+        slug = self._free_slug(f"{post.at:%Y-%m-%d}-{slugify(post.title)}", post.run)
+        article = {
+            "run": post.run,
+            "slug": slug,
+            "title": post.title,
+            "description": post.description,
+            "tags": list(post.tags),
+            "language": post.language,
+            "published_at": post.at.isoformat(),
+            "markdown": post.markdown,
+            "html": render(post.markdown),
+        }
+        payload = json.dumps(article, ensure_ascii=False, sort_keys=True, indent=1)
+        return Intent(key=slug, payload=payload.encode())
+
+    async def publish(self, intent: Intent) -> Receipt:
+        """Write the article's files, then the index and the feed."""
+        article = json.loads(intent.payload)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            title = article["title"]
+            self._write(
+                f"{intent.key}.md", f"# {title}\n\n{article['markdown'].strip()}\n".encode()
+            )
+            self._write(f"{intent.key}.html", self._page(article).encode())
+            self._write(f"{intent.key}.json", intent.payload)
+            articles = self._articles()
+            self._write("index.html", self._index(articles).encode())
+            self._write("feed.xml", self._feed(articles[:FEED_ENTRIES_MAX]))
+        except OSError as error:
+            raise Transient(_explain(error, self._folder)) from error
+        return self._receipt(intent)
+
+    async def find(self, intent: Intent) -> Receipt | None:
+        """The receipt, when the article's last file is there."""
+        path = self._folder / f"{intent.key}.json"
+        try:
+            written = path.read_bytes() == intent.payload
+        except OSError:
+            return None
+        return self._receipt(intent) if written else None
+
+    def _receipt(self, intent: Intent) -> Receipt:
+        return Receipt(url=self._url(f"{intent.key}.html"), remote_id=f"{intent.key}.md")
+
+    def _url(self, name: str) -> str:
+        base = self._site_url or self._folder.absolute().as_uri()
+        return f"{base}/{name}"
+
+    def _free_slug(self, wanted: str, run: str) -> str:
+        """Two articles of one day may share a title; a run keeps its own name."""
+        slug, number = wanted, 1
+        while (path := self._folder / f"{slug}.json").exists():
+            if json.loads(path.read_bytes()).get("run") == run:
+                break
+            number += 1
+            slug = f"{wanted}-{number}"
+        return slug
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Replace a file in one step that survives a power cut."""
+        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self._folder / name)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        # The name itself is durable only when its folder was flushed.
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _articles(self) -> list[dict[str, Any]]:
+        """Everything published, newest first."""
+        articles = [json.loads(path.read_bytes()) for path in self._folder.glob("*.json")]
+        return sorted(articles, key=lambda a: (a["published_at"], a["slug"]), reverse=True)
+
+    def _page(self, article: dict[str, Any]) -> str:
+        day = datetime.fromisoformat(article["published_at"])
+        tags = "".join(f" · {html.escape(tag)}" for tag in article["tags"])
+        body = (
+            f"<article>\n<h1>{html.escape(article['title'])}</h1>\n"
+            f'<p class="meta"><time datetime="{article["published_at"]}">{day:%-d %B %Y}</time>'
+            f"{tags}</p>\n{article['html']}\n</article>\n"
+            '<p class="meta"><a href="index.html">All articles</a></p>'
+        )
+        return self._document(
+            article["title"], article["description"], article["language"], body,
+            canonical=f"{self._site_url}/{article['slug']}.html" if self._site_url else "",
+        )  # fmt: skip
+
+    def _index(self, articles: list[dict[str, Any]]) -> str:
+        items = "\n".join(
+            f'<li><a href="{a["slug"]}.html">{html.escape(a["title"])}</a>'
+            f'<br><span class="meta">{a["published_at"][:10]} · {html.escape(a["description"])}'
+            "</span></li>"
+            for a in articles
+        )
+        language = articles[0]["language"] if articles else "en"
+        body = f"<h1>{html.escape(self._title)}</h1>\n<ul>\n{items}\n</ul>"
+        return self._document(self._title, "", language, body)
+
+    def _document(
+        self, title: str, description: str, language: str, body: str, canonical: str = ""
+    ) -> str:
+        link = f'<link rel="canonical" href="{html.escape(canonical)}">\n' if canonical else ""
+        return (
+            f'<!doctype html>\n<html lang="{html.escape(language)}">\n<head>\n'
+            '<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{html.escape(title)}</title>\n"
+            f'<meta name="description" content="{html.escape(description)}">\n{link}'
+            '<link rel="alternate" type="application/atom+xml" href="feed.xml">\n'
+            f"<style>\n{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        )
+
+    def _feed(self, articles: list[dict[str, Any]]) -> bytes:
+        """An Atom feed, RFC 4287."""
+        feed = ElementTree.Element("feed", xmlns=ATOM)
+
+        def add(parent: ElementTree.Element, tag: str, text: str = "", **attributes: str) -> None:
+            ElementTree.SubElement(parent, tag, attributes).text = text or None
+
+        add(feed, "id", self._url("feed.xml"))
+        add(feed, "title", self._title)
+        add(feed, "updated", max(a["published_at"] for a in articles))
+        add(feed, "link", rel="self", href=self._url("feed.xml"))
+        add(feed, "link", rel="alternate", href=self._url("index.html"))
+        author = ElementTree.SubElement(feed, "author")
+        add(author, "name", "Penstock (autonomous)")
+        for article in articles:
+            entry = ElementTree.SubElement(feed, "entry")
+            # A run's id never changes, even when the site moves.
+            add(entry, "id", f"tag:penstock,2026:run:{article['run']}")
+            add(entry, "title", article["title"])
+            add(entry, "link", rel="alternate", href=self._url(f"{article['slug']}.html"))
+            add(entry, "published", article["published_at"])
+            add(entry, "updated", article["published_at"])
+            add(entry, "summary", article["description"])
+            for tag in article["tags"]:
+                add(entry, "category", term=tag)
+            add(entry, "content", article["html"], type="html")
+        return bytes(ElementTree.tostring(feed, encoding="utf-8", xml_declaration=True))
+
+
+def render(markdown: str) -> str:
+    """CommonMark to HTML that carries no scripts, no foreign images and no raw HTML."""
+    import nh3
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    return nh3.clean(
+        parser.render(markdown),
+        tags=nh3.ALLOWED_TAGS - {"img"},
+        link_rel="noopener nofollow",
+        url_schemes={"http", "https"},
+    )
+
+
+def slugify(title: str) -> str:
+    """A file name of ASCII letters, digits and dashes; `article` when nothing is left."""
+    letters = (c for c in unicodedata.normalize("NFKD", title) if not unicodedata.combining(c))
+    slug = re.sub(r"[^a-z0-9]+", "-", "".join(letters).lower()).strip("-")
+    return slug[:SLUG_MAX].rstrip("-") or "article"
+
+
+def _explain(error: OSError, folder: Path) -> str:
+    remedy = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of the quota",
+        errno.EACCES: "make it writable for the user that runs penstock",
+        errno.EROFS: "make it writable for the user that runs penstock",
+    }.get(error.errno or 0, "look at the folder")
+    return f"the outbox {folder} cannot be written: {error.strerror}; {remedy}"

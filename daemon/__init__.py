@@ -1,0 +1,20 @@
+"""
+The process that lives: it decides, researches, writes, publishes and settles.
+
+    app         wires the parts; the one place that names concrete classes
+    cycle       one run, start to finish
+    cadence     which slots a cron expression names (pure)
+    governor    books and policy to a pace (pure)
+    journal     runs, steps, decisions, evidence, publications
+    books       transactions for coroutines
+    settings    the environment, read once
+    clock       the only source of time
+    crew/       researcher, writer, editor, digest and their prompts
+    desk/       what code checks before anything goes out
+    inference/  the ladder, prices, the meter and the chat adapter
+    sources/    feeds, pages, the guarded fetcher, the archive
+    cli/        the commands
+    migrations/ Alembic, by hand
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,16 @@
+"""`penstock`, and `python -m daemon`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run a command and exit with its code."""
+    from daemon.cli import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""
+The database as the service uses it: waiting for another writer never blocks the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy import Connection
+
+from daemon.clock import Clock
+from ledger.database import Database
+from ledger.errors import StorageBusy
+
+# As long as an operator's own command may keep the lock.
+WAIT_S = 10.0
+POLL_S = 0.02
+
+
+class Books:
+    """
+    Transactions for coroutines.
+
+    Between entering `write` and leaving it nothing may be awaited, so that no other task can
+    slip in halfway.
+
+    Args:
+        database: opened with `busy_timeout_ms=0`.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Connection]:
+        """
+        One transaction that may write.
+
+        Raises:
+            StorageBusy: another process held the lock for ten seconds.
+        """
+        deadline = self._clock.monotonic() + WAIT_S
+        while True:
+            transaction = self._database.write()
+            try:
+                tx = transaction.__enter__()
+                break
+            except StorageBusy:
+                if self._clock.monotonic() > deadline:
+                    raise
+                await self._clock.sleep(POLL_S)
+        try:
+            yield tx
+        except BaseException as error:
+            transaction.__exit__(type(error), error, error.__traceback__)
+            raise
+        transaction.__exit__(None, None, None)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that only reads; in WAL mode it never waits."""
+        with self._database.read() as tx:
+            yield tx

@@ -1,0 +1,136 @@
+"""
+Which slots a cron expression names. Pure: the time is always handed in.
+
+A slot is an instant in UTC. Expressions are read as crontab(5) reads them, on the wall clock of
+the operator's time zone: a wall time that occurs twice is one slot, and one that a clock change
+skips falls on the next instant that exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.combining import OrTrigger
+from apscheduler.triggers.cron import CronTrigger
+
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_ITEM = re.compile(r"(\*|(\w+)(-(\w+))?)(/(\d+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A parsed cron expression in a time zone."""
+
+    expression: str
+    zone: ZoneInfo
+    trigger: Any  # APScheduler ships no types; it is only asked for wall times, below.
+
+    def next_slot(self, after: datetime) -> datetime | None:
+        """The first slot later than `after`, or None when the expression never fires again."""
+        return next(self.slots(after), None)
+
+    def slots(self, after: datetime) -> Iterator[datetime]:
+        """Every slot later than `after`, in order."""
+        # Walked in wall time, labelled UTC so that no hour is skipped or repeated on the way.
+        # An hour earlier than `after`, since around a change two wall times can share an instant.
+        wall = after.astimezone(self.zone).replace(tzinfo=UTC) - timedelta(hours=2)
+        last = after
+        while (fires := self.trigger.get_next_fire_time(None, wall)) is not None:
+            wall = fires + timedelta(minutes=1)
+            slot = _instant(fires.replace(tzinfo=None), self.zone)
+            if slot > last:
+                last = slot
+                yield slot
+
+    def per_day(self, at: datetime) -> float:
+        """Slots a day, averaged over the four weeks after `at`, or over the first 400 slots."""
+        days, count = 28.0, 0
+        for slot in self.slots(at):
+            if slot > at + timedelta(days=28):
+                break
+            count += 1
+            if count == 400:
+                days = (slot - at) / timedelta(days=1)
+                break
+        return count / days
+
+
+def parse(expression: str, zone: ZoneInfo) -> Schedule:
+    """
+    Read a five-field cron expression; Sunday is 0 or 7.
+
+    Raises:
+        ValueError: says which field is wrong and how.
+    """
+    fields = expression.lower().split()
+    if len(fields) != 5:
+        raise ValueError("five fields are needed: minute hour day month weekday")
+    minute, hour, day, month, weekday = fields
+    common = {
+        "minute": _values("minute", minute, 0, 59),
+        "hour": _values("hour", hour, 0, 23),
+        "month": _values("month", month, 1, 12, _MONTHS),
+    }
+    by_day = _values("day", day, 1, 31)
+    by_weekday = _values("weekday", weekday, 0, 7, _DAYS)
+    names = ",".join(sorted({_DAYS[int(value) % 7] for value in by_weekday.split(",")}))
+    if day.startswith("*") or weekday.startswith("*"):
+        trigger: Any = CronTrigger(**common, day=by_day, day_of_week=names, timezone=UTC)
+    else:
+        # crontab(5): when both are restricted, either one is enough.
+        trigger = OrTrigger(
+            [
+                CronTrigger(**common, day=by_day, timezone=UTC),
+                CronTrigger(**common, day_of_week=names, timezone=UTC),
+            ]
+        )
+    return Schedule(expression, zone, trigger)
+
+
+def _values(field: str, text: str, low: int, high: int, names: tuple[str, ...] = ()) -> str:
+    """Spell a field out as a list of numbers, which every cron dialect agrees on."""
+    numbers = {name: str(low + index) for index, name in enumerate(names)}
+    chosen: set[int] = set()
+    for item in text.split(","):
+        match = _ITEM.fullmatch(item)
+        if match is None:
+            raise ValueError(f"the {field} {item!r} is not cron")
+        every, first, _, last, _, step = match.groups()
+        if every == "*":
+            start, end = str(low), str(high)
+        else:
+            start = numbers.get(first, first)
+            # `5/10` means from 5 to the end by tens, as Vixie cron reads it.
+            end = numbers.get(last, last) if last else str(high) if step else start
+        if not (start.isdigit() and end.isdigit()):
+            raise ValueError(f"the {field} {item!r} is not a number or a known name")
+        if not low <= int(start) <= int(end) <= high or step == "0":
+            raise ValueError(f"the {field} {item!r} is outside {low} to {high}")
+        chosen |= set(range(int(start), int(end) + 1, int(step or 1)))
+    return ",".join(str(value) for value in sorted(chosen))
+
+
+def _instant(wall: datetime, zone: ZoneInfo) -> datetime:
+    """The instant of a wall time: the first of two, or the end of the gap it falls into."""
+    instant = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if instant.astimezone(zone).replace(tzinfo=None) == wall:
+        return instant
+    # In a gap. fold=0 counted with the offset before it, so the gap ends where that offset does.
+    before = wall.replace(tzinfo=zone, fold=0).utcoffset()
+    after = wall.replace(tzinfo=zone, fold=1).utcoffset()
+    assert before is not None
+    assert after is not None
+    low, high = instant - (after - before), instant
+    while high - low > timedelta(seconds=1):
+        middle = low + (high - low) / 2
+        if middle.astimezone(zone).utcoffset() == before:
+            low = middle
+        else:
+            high = middle
+    return high.replace(microsecond=0)

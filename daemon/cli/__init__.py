@@ -1,0 +1,233 @@
+"""
+The commands. This file knows their words; each group's module is imported when it is called.
+
+    exits     exit codes, in one place
+    context   what every command starts from
+    progress  the live view and the plain lines
+    init, once, status, ledger, runs, drafts, posts, pause
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from daemon import __version__
+
+Command = Callable[["argparse.Namespace"], int]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; every error becomes a message and an exit code, never a traceback."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.command(args))
+    except BrokenPipeError:
+        # The reader went away, as `head` does. Nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("stopped; `penstock once` goes on where it was", file=sys.stderr)
+        return 1
+    except Exception as error:  # noqa: BLE001 - no traceback reaches an operator
+        return _report(error, args)
+
+
+def _report(error: Exception, args: argparse.Namespace) -> int:
+    from daemon.cli.exits import Exit, of_error
+
+    code = of_error(error)
+    message = str(error)
+    if code is None:
+        if os.environ.get("PENSTOCK_LOG_LEVEL", "").lower() == "debug":
+            raise error
+        code = Exit.FAILED
+        message = (
+            f"unexpected: {type(error).__name__}: {error} (PENSTOCK_LOG_LEVEL=debug shows where)"
+        )
+    print(f"penstock: {message}", file=sys.stderr)
+    if getattr(args, "json", False):
+        problems = [str(problem) for problem in getattr(error, "problems", [])] or [message]
+        print(
+            json.dumps(args.failure(message) | {"problems": problems}, ensure_ascii=False, indent=2)
+        )
+    return int(code)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its words."""
+    top = argparse.ArgumentParser(
+        prog="penstock", description="A self-funding content daemon.", allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=f"penstock {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    _add(commands, "init", _init, "write a commented .env, make the state folder and database")
+
+    once = _add(
+        commands, "once", _once, "go on with an interrupted run, else make one now", json=True
+    )
+    once.add_argument("--topic", metavar="TEXT", help="what to write about")
+    once.add_argument("--dry-run", action="store_true", help="stop before publishing and show it")
+    once.set_defaults(failure=_failed_once)
+
+    _add(commands, "status", _status, "balance, pace and why, next slots, last run", json=True)
+
+    ledger = _group(commands, "ledger", "the books")
+    _add(ledger, "balance", _ledger("balance"), "what there is, per account", json=True)
+    _add(ledger, "entries", _ledger("entries"), "every entry", json=True, listing=True)
+    _add(
+        ledger,
+        "attempts",
+        _ledger("attempts"),
+        "every request to a provider",
+        json=True,
+        listing=True,
+    )
+    _add(ledger, "check", _ledger("check"), "recompute the books", json=True)
+    deposit = _add(ledger, "deposit", _ledger("deposit"), "book money that came in", json=True)
+    deposit.add_argument("amount", metavar="AMOUNT", help="credits, such as 5 or 4.25")
+    deposit.add_argument(
+        "--ref", required=True, help="its name, once: a receipt or transfer number"
+    )
+    deposit.add_argument("--source", metavar="NAME", help="revenue of this source; else your own")
+
+    runs = _group(commands, "runs", "runs, their steps and what they cost")
+    _add(runs, "list", _runs("list_runs"), "every run", json=True, listing=True)
+    for name, function, help_text in (
+        ("show", "show", "one run whole"),
+        ("trace", "trace", "one run as a tree of steps and requests"),
+        ("resume", "resume", "go on with a run"),
+    ):
+        _add(runs, name, _runs(function), help_text, json=True).add_argument("run", metavar="RUN")
+
+    drafts = _group(commands, "drafts", "what waits for a person")
+    _add(drafts, "list", _drafts("list_drafts"), "drafts that wait", json=True, listing=True)
+    _add(drafts, "show", _drafts("show"), "one draft whole", json=True).add_argument(
+        "run", metavar="RUN"
+    )
+    _add(
+        drafts, "approve", _drafts("approve"), "let it go out with the next `once`", json=True
+    ).add_argument("run", metavar="RUN")
+    reject = _add(drafts, "reject", _drafts("reject"), "drop it", json=True)
+    reject.add_argument("run", metavar="RUN")
+    reject.add_argument("--reason", required=True)
+
+    posts = _group(commands, "posts", "publications")
+    _add(posts, "list", _posts, "what went out, and where", json=True, listing=True)
+
+    pause = _add(commands, "pause", _pause, "let no new request or publication start", json=True)
+    pause.add_argument("--reason", metavar="TEXT")
+    _add(commands, "resume", _resume, "lift the pause", json=True)
+    return top
+
+
+def _group(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_text: str
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    group = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+    return group.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    command: Command,
+    help_text: str,
+    *,
+    json: bool = False,
+    listing: bool = False,
+) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+    added.add_argument(
+        "--env-file",
+        metavar="PATH",
+        help="settings file; else ./.env or /etc/penstock/penstock.env",
+    )
+    if json:
+        added.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    if listing:
+        added.add_argument("--limit", type=_count, metavar="N", help="the newest N")
+        added.add_argument("--since", metavar="TIME", help="ISO 8601, or 24h, 7d, 2w ago")
+    added.set_defaults(command=command, failure=lambda message: {"error": message})
+    return added
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError("a whole number above 0 is needed")
+    return int(text)
+
+
+def _failed_once(message: str) -> dict[str, object]:
+    """`once` keeps its shape even when it cannot begin."""
+    return {
+        "run": None, "outcome": "failed", "reason": message, "tier": None, "title": None,
+        "cost": "0.000000", "publications": [],
+    }  # fmt: skip
+
+
+def _init(args: argparse.Namespace) -> int:
+    from daemon.cli import init
+
+    return init.run(args)
+
+
+def _once(args: argparse.Namespace) -> int:
+    from daemon.cli import once
+
+    return once.run(args)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from daemon.cli import status
+
+    return status.run(args)
+
+
+def _ledger(name: str) -> Command:
+    def command(args: argparse.Namespace) -> int:
+        from daemon.cli import ledger
+
+        return ledger.COMMANDS[name](args)
+
+    return command
+
+
+def _runs(name: str) -> Command:
+    def command(args: argparse.Namespace) -> int:
+        from daemon.cli import runs
+
+        return runs.COMMANDS[name](args)
+
+    return command
+
+
+def _drafts(name: str) -> Command:
+    def command(args: argparse.Namespace) -> int:
+        from daemon.cli import drafts
+
+        return drafts.COMMANDS[name](args)
+
+    return command
+
+
+def _posts(args: argparse.Namespace) -> int:
+    from daemon.cli import posts
+
+    return posts.list_posts(args)
+
+
+def _pause(args: argparse.Namespace) -> int:
+    from daemon.cli import pause
+
+    return pause.pause(args)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from daemon.cli import pause
+
+    return pause.resume(args)

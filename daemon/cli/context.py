@@ -1,0 +1,171 @@
+"""What every command starts from: the environment, the place of the state, the time, the output."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daemon.clock import SystemClock
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from daemon.settings import Location, Settings
+    from ledger.database import Database
+
+_AGO = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class UsageError(Exception):
+    """The words of the call are off."""
+
+
+class Context:
+    """One call of a command."""
+
+    def __init__(self, args: Namespace) -> None:
+        self.args = args
+        self.clock = SystemClock()
+        self._env: Mapping[str, str] | None = None
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment, filled up from the env file."""
+        from daemon import settings
+
+        if self._env is None:
+            named = Path(self.args.env_file) if self.args.env_file else None
+            if named is not None and not named.is_file():
+                raise UsageError(f"--env-file {named}: there is no such file")
+            self._env = settings.environment(os.environ, named)
+        return self._env
+
+    @property
+    def location(self) -> Location:
+        """Where the state is."""
+        from daemon import settings
+
+        location = settings.locate(self.env)
+        drop_to_owner(location.state_dir)
+        return location
+
+    def settings(self) -> Settings:
+        """Every setting, or SettingsError."""
+        from daemon import settings
+
+        return settings.load(self.env, at=self.clock.now())
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        """The database beside a daemon that may be running: no process lock, never migrated."""
+        from daemon import migrations
+        from ledger.database import Database
+        from ledger.errors import SchemaTooOld
+
+        database = Database(self.location.database_url)
+        if not database.path.is_file():
+            raise SchemaTooOld(f"there is no database at {database.path}")
+        try:
+            with database.read() as tx:
+                migrations.require_current(tx)
+            yield database
+        finally:
+            database.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One transaction that only reads."""
+        with self.database() as database, database.read() as tx:
+            yield tx
+
+    def since(self) -> datetime | None:
+        """The moment `--since` names: ISO 8601, or so long ago (`90m`, `24h`, `7d`, `2w`)."""
+        text: str | None = self.args.since
+        if text is None:
+            return None
+        if ago := _AGO.fullmatch(text):
+            return self.clock.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            raise UsageError(
+                f"--since {text}: a time such as 2026-11-21T09:00Z or 24h, 7d, 2w is needed"
+            ) from None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+    def show(self, document: Any, human: str) -> None:
+        """Print a result: the document with `--json`, else the text."""
+        if getattr(self.args, "json", False):
+            print(json.dumps(document, ensure_ascii=False, indent=2, default=_plain))
+        else:
+            print(human)
+
+
+def drop_to_owner(folder: Path) -> None:
+    """As root, become the owner of the state: no file is left that the service cannot write."""
+    if os.geteuid() != 0 or not folder.is_dir():
+        return
+    owner = folder.stat()
+    if owner.st_uid != 0:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
+def say(line: str) -> None:
+    """A line for whoever watches: never on stdout, where results go."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> str:
+    """Aligned columns; numbers to the right."""
+    if not rows:
+        return empty
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [
+        max(len(headers[column]), *(len(row[column]) for row in cells))
+        for column in range(len(headers))
+    ]
+    right = [
+        all(re.fullmatch(r"-?[\d.]*|–", row[column]) for row in cells)
+        for column in range(len(headers))
+    ]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(
+            text.rjust(width) if to_right else text.ljust(width)
+            for text, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(headers), line(["─" * width for width in widths]), *map(line, cells)])
+
+
+def moment(at: datetime | None) -> str | None:
+    """A time as JSON has it."""
+    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return moment(value)
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    return str(value)

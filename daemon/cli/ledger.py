@@ -1,0 +1,156 @@
+"""`penstock ledger …`: the books."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from daemon.cli.context import Context, moment, table
+from daemon.cli.exits import Exit
+from daemon.inference import attempts
+from ledger import audit, store
+from ledger.money import MicroCredits
+
+
+def balance(args: Namespace) -> int:
+    """What there is, per account."""
+    context = Context(args)
+    with context.reading() as tx:
+        treasury, accounts = store.balance(tx), store.account_balances(tx)
+    document = {
+        "posted": treasury.posted,
+        "held": treasury.held,
+        "available": treasury.available,
+        "accounts": [
+            {"name": account.name, "kind": account.kind, "balance": account.balance}
+            for account in accounts
+        ],
+    }
+    rows = [(account.name, account.kind.value, account.balance) for account in accounts]
+    human = (
+        f"available  {treasury.available}  (posted {treasury.posted}, held {treasury.held})\n\n"
+        + table(("account", "kind", "balance"), rows, "no account was used yet")
+    )
+    context.show(document, human)
+    return Exit.DONE
+
+
+def entries(args: Namespace) -> int:
+    """Every entry, oldest first."""
+    context = Context(args)
+    with context.reading() as tx:
+        found = list(store.entries(tx, since=context.since(), limit=args.limit))
+    document = [
+        {
+            "id": entry.id, "at": moment(entry.at), "state": entry.state, "debit": entry.debit,
+            "credit": entry.credit, "amount": entry.amount, "code": entry.code, "run": entry.run,
+            "attempt": entry.attempt, "ref": entry.ref, "memo": entry.memo,
+        }
+        for entry in found
+    ]  # fmt: skip
+    rows = [
+        (e.at, e.state, e.code, e.debit, e.credit, e.amount, e.attempt or e.ref or e.memo)
+        for e in found
+    ]
+    headers = ("at", "state", "code", "debit", "credit", "amount", "for")
+    context.show(document, table(headers, rows, "the books are empty"))
+    return Exit.DONE
+
+
+def list_attempts(args: Namespace) -> int:
+    """Every request to a provider, oldest first."""
+    context = Context(args)
+    with context.reading() as tx:
+        found = attempts.recent(tx, since=context.since(), limit=args.limit)
+    rows = [
+        (
+            a.at, a.id, a.step, f"{a.provider}/{a.model}", a.outcome or "under way",
+            a.http_status, _cost(a), a.duration_ms,
+        )
+        for a in found
+    ]  # fmt: skip
+    headers = ("at", "attempt", "step", "model", "outcome", "http", "cost", "ms")
+    context.show(
+        [attempt_document(a) for a in found], table(headers, rows, "nothing was asked yet")
+    )
+    return Exit.DONE
+
+
+def attempt_document(attempt: Any) -> dict[str, Any]:
+    """One attempt as CONTRACT.md has it."""
+    return {
+        "id": attempt.id,
+        "at": moment(attempt.at),
+        "run": attempt.run,
+        "step": attempt.step,
+        "parent": f"{attempt.run}/{attempt.step}",
+        "role": attempt.role,
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "model_returned": attempt.model_returned,
+        "outcome": attempt.outcome,
+        "http_status": attempt.http_status,
+        "usage": attempt.usage,
+        "price": {
+            "input": MicroCredits(attempt.price_input),
+            "cached": MicroCredits(attempt.price_cached),
+            "output": MicroCredits(attempt.price_output),
+            "source": attempt.price_source,
+        },
+        "hold": attempt.hold,
+        "cost": _cost(attempt),
+        "own_cost": None
+        if attempt.own_cost_micro is None
+        else MicroCredits(attempt.own_cost_micro),
+        "duration_ms": attempt.duration_ms,
+        "error": attempt.error,
+    }
+
+
+def check(args: Namespace) -> int:
+    """Recompute the books from their rows."""
+    context = Context(args)
+    with context.reading() as tx:
+        report = audit.check(tx)
+    document = {
+        "ok": report.ok,
+        "transfers": report.transfers,
+        "accounts": report.accounts,
+        "problems": report.problems,
+    }
+    counted = f"{report.transfers} transfers over {report.accounts} accounts"
+    human = (
+        f"the books balance: {counted}"
+        if report.ok
+        else "\n".join([f"THE BOOKS DO NOT BALANCE: {counted}", *report.problems])
+    )
+    context.show(document, human)
+    return Exit.DONE if report.ok else Exit.BOOKS_WRONG
+
+
+def deposit(args: Namespace) -> int:
+    """Book money that came in, once per ref."""
+    context = Context(args)
+    amount = MicroCredits.parse(args.amount)
+    with context.database() as database, database.write() as tx:
+        created = store.deposit(
+            tx, amount=amount, ref=args.ref, source=args.source, at=context.clock.now()
+        )
+        left = store.balance(tx)
+    document = {"created": created, "amount": amount, "ref": args.ref, "available": left.available}
+    said = f"booked {amount}" if created else f"{args.ref} was booked before; nothing changed"
+    context.show(document, f"{said}; {left.available} available")
+    return Exit.DONE
+
+
+def _cost(attempt: Any) -> MicroCredits | None:
+    return None if attempt.cost_micro is None else MicroCredits(attempt.cost_micro)
+
+
+COMMANDS = {
+    "balance": balance,
+    "entries": entries,
+    "attempts": list_attempts,
+    "check": check,
+    "deposit": deposit,
+}

@@ -1,0 +1,90 @@
+"""`penstock once`, and `penstock runs resume`: a run in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from typing import Any
+
+from daemon import settings as settings_module
+from daemon.app import World, opened_cycle, opened_database
+from daemon.cli import exits
+from daemon.cli.context import Context, moment, say
+from daemon.cli.progress import watching
+from daemon.cycle import Cycle, Report
+from daemon.journal import RunOutcome
+from ledger.database import Database
+
+
+def run(args: Namespace) -> int:
+    """Go on with an interrupted run, else open one now."""
+    return _foreground(
+        Context(args), lambda cycle: cycle.once(topic=args.topic, dry_run=args.dry_run)
+    )
+
+
+def resume(args: Namespace) -> int:
+    """Go on with one run; a finished one is shown."""
+    return _foreground(Context(args), lambda cycle: cycle.resume(args.run))
+
+
+def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> int:
+    settings_module.umask_private()
+    settings = context.settings()
+    for name in settings.ineffective:
+        say(f"penstock: {name} is set, but this version does not act on it yet")
+    world = World()
+
+    async def main(database: Database) -> Report:
+        with watching() as progress:
+            async with opened_cycle(settings, database, progress, world) as cycle:
+                return await act(cycle)
+
+    with (
+        opened_database(context.location),
+        # Waiting for another writer happens on the loop, so the driver itself must not wait.
+        closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
+    ):
+        report = asyncio.run(main(database))
+    context.show(document(report), human(report))
+    return exits.of_outcome(report.outcome, paused=report.paused)
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as CONTRACT.md has it."""
+    return {
+        "run": report.run,
+        "outcome": report.outcome,
+        "reason": report.reason,
+        "tier": report.tier,
+        "title": report.title,
+        "cost": report.cost,
+        "publications": [
+            {
+                "platform": publication.platform,
+                "state": publication.state,
+                "url": publication.url,
+                "remote_id": publication.remote_id,
+                "published_at": moment(publication.published_at),
+            }
+            for publication in report.publications
+        ],
+    }
+
+
+def human(report: Report) -> str:
+    """The report for a person."""
+    lines = [f"{report.outcome.replace('_', ' ')}: {report.title or report.reason}"]
+    if report.title and report.outcome is not RunOutcome.PUBLISHED:
+        lines.append(f"  reason  {report.reason}")
+    if report.run:
+        lines.append(f"  run     {report.run}, {report.tier}, cost {report.cost} credits")
+    for publication in report.publications:
+        where = publication.url or publication.error or ""
+        lines.append(f"  {publication.platform:<7} {publication.state} {where}".rstrip())
+    if report.manuscript is not None:
+        shown = report.manuscript
+        lines += ["", f"# {shown.title}", "", shown.markdown, "", f"tags: {', '.join(shown.tags)}"]
+    return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""What an operator has switched by hand and what must survive a restart: the pause."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, Text, select
+from sqlmodel import Field, SQLModel
+
+from ledger.types import Timestamp
+
+PAUSE = "pause"
+
+
+class Control(SQLModel, table=True):
+    """One switch. Its row exists while it is on; `value` is the reason given."""
+
+    __tablename__ = "control"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    key: str = Field(primary_key=True, sa_type=Text)
+    value: str | None = Field(sa_type=Text)
+    at: datetime = Field(sa_type=Timestamp)
+
+
+_control = SQLModel.metadata.tables["control"]
+
+
+def pause(tx: Connection, *, reason: str | None, at: datetime) -> None:
+    """Let no new model request and no new publication start."""
+    resume(tx)
+    tx.execute(_control.insert().values(key=PAUSE, value=reason, at=at))
+
+
+def resume(tx: Connection) -> None:
+    """Lift the pause."""
+    tx.execute(_control.delete().where(_control.c.key == PAUSE))
+
+
+def paused(tx: Connection) -> str | None:
+    """The reason of the pause, or None when there is none."""
+    row = tx.execute(select(_control).where(_control.c.key == PAUSE)).one_or_none()
+    return None if row is None else row.value or "no reason given"

@@ -1,0 +1,92 @@
+"""
+The bulletin board of a run: its evidence and its claims, and how they appear in prompts.
+
+Roles share this and not each other's transcripts. The marks are part of CONTRACT.md: a source is
+a `<source>` block, a claim is one line.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daemon.sources.text import keywords
+
+QUESTION_CHARACTERS_MAX = 12_000
+_TAG = re.compile(r"<\s*(/?)\s*source", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A page as this run read it. `id` is S1, S2, …"""
+
+    id: str
+    url: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A statement that a verbatim quote in a source bears out."""
+
+    statement: str
+    quote: str
+    source: str
+
+    def line(self) -> str:
+        """The claim as prompts show it."""
+        return f'[{self.source}] {self.statement} | "{self.quote}"'
+
+
+def claim_lines(claims: Sequence[Claim]) -> str:
+    """Every claim, one a line."""
+    return "\n".join(claim.line() for claim in claims)
+
+
+def source_blocks(evidence: Sequence[Evidence], *, about: str, characters_max: int) -> str:
+    """
+    The passages that speak most of a question, within a bound, each under its source.
+
+    Choosing is code's work: paying a model to read the same bytes again is not.
+    """
+    chosen = _passages(evidence, about, characters_max)
+    return "\n\n".join(
+        f'<source id="{source.id}" title="{html.escape(source.title)}">\n{passages}\n</source>'
+        for source in evidence
+        if (passages := "\n".join(_harmless(part) for part in chosen[source.id]))
+    )
+
+
+def _passages(
+    evidence: Sequence[Evidence], about: str, characters_max: int
+) -> dict[str, list[str]]:
+    """Per source, the paragraphs to show, in their own order."""
+    wanted = keywords(about)
+    paragraphs = [
+        (source.id, index, paragraph)
+        for source in evidence
+        for index, paragraph in enumerate(source.text.split("\n"))
+    ]
+
+    def merit(item: tuple[str, int, str]) -> tuple[int, int]:
+        # A source's first paragraphs say what the rest is about.
+        return len(wanted & keywords(item[2])), -item[1]
+
+    room, taken = characters_max, set()
+    for source_id, index, paragraph in sorted(paragraphs, key=merit, reverse=True):
+        if len(paragraph) + 1 <= room:
+            room -= len(paragraph) + 1
+            taken.add((source_id, index))
+    chosen: dict[str, list[str]] = {source.id: [] for source in evidence}
+    for source_id, index, paragraph in paragraphs:
+        if (source_id, index) in taken:
+            chosen[source_id].append(paragraph)
+    return chosen
+
+
+def _harmless(text: str) -> str:
+    """A source cannot close its own block or open another."""
+    return _TAG.sub(r"‹\1source", text)

@@ -1,0 +1,107 @@
+"""
+The digest: links with attribution, made from feed metadata, without a model.
+
+The last rung of every ladder. Excerpts are the publishers' own words, short enough to be fair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from daemon.crew.brief import Brief
+from daemon.desk.house import FAIR_QUOTATION_WORDS, Manuscript, tags_from, without_mentions
+from daemon.desk.layout import day, escape, target
+from daemon.sources.text import sentences
+
+ITEMS_MIN = 2
+_COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True, slots=True)
+class DigestItem:
+    """An entry with its attribution."""
+
+    url: str
+    title: str
+    feed: str
+    author: str | None
+    summary: str
+    at: datetime
+
+
+def usable(item: DigestItem) -> bool:
+    """Whether an entry can be shown at all: a template language would run what this one has."""
+    return not any(mark in f"{item.title} {item.summary}" for mark in ("{%", "{{"))
+
+
+def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscript:
+    """Write the digest, newest entry first."""
+    newest = sorted(items, key=lambda item: item.at, reverse=True)
+    feeds = list(dict.fromkeys(item.feed for item in newest))
+    span = _span(newest[-1].at, newest[0].at)
+    subject = brief.niche[0] if brief.niche else ""
+    counted = f"{_COUNTS[len(items)] if len(items) < len(_COUNTS) else len(items)} new reads"
+    title = f"{_capital(subject)}: {counted}" if subject else _capital(counted)
+    opening = (
+        f"{_capital(counted)} from {_enumerate([escape(feed) for feed in feeds])}, gathered from"
+        f" their feeds on {day(at)}. The excerpts are the authors' own words; the links lead to"
+        " the rest."
+    )
+    description = f"{_capital(counted)} from {_enumerate(feeds)}, {span}."
+    return Manuscript(
+        title=f"{title}, {span}",
+        description=description,
+        tags=tuple("".join(phrase.split()) for phrase in brief.niche) or tags_from(title),
+        markdown="\n\n".join([opening, *(_section(item) for item in newest)]),
+    )
+
+
+def _section(item: DigestItem) -> str:
+    byline = ", ".join(filter(None, (item.author, item.feed, day(item.at))))
+    parts = [f"## [{_shown(item.title)}]({target(item.url)})", f"*{_shown(byline)}*"]
+    if excerpt := _excerpt(item.summary):
+        parts.append(f"> {_shown(excerpt)}")
+    return "\n\n".join(parts)
+
+
+def _shown(text: str) -> str:
+    return escape(without_mentions(text))
+
+
+def _excerpt(summary: str) -> str:
+    """The first sentences, as many as fit a fair quotation."""
+    taken: list[str] = []
+    count = 0
+    for sentence in sentences(summary):
+        length = len(sentence.split())
+        if count + length > FAIR_QUOTATION_WORDS:
+            break
+        taken.append(sentence)
+        count += length
+    if taken:
+        return " ".join(taken)
+    start = summary.split()[: FAIR_QUOTATION_WORDS - 1]
+    return " ".join(start) + " …" if start else ""
+
+
+def _span(first: datetime, last: datetime) -> str:
+    """Such as 2–19 November 2026."""
+    if first.date() == last.date():
+        return day(last)
+    if (first.year, first.month) == (last.year, last.month):
+        return f"{first.day}–{day(last)}"
+    if first.year == last.year:
+        return f"{first.day} {first:%B} – {day(last)}"
+    return f"{day(first)} – {day(last)}"
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

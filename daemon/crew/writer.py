@@ -1,0 +1,44 @@
+"""The writer: sees claims only, never the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from daemon.crew.board import Claim, claim_lines
+from daemon.crew.brief import Brief
+from daemon.crew.prompts import prompt
+from daemon.crew.schemas import Draft, Plan
+from daemon.inference.asking import Question
+
+
+def draft(brief: Brief, plan: Plan, claims: Sequence[Claim]) -> Question[Draft]:
+    """Ask for the article."""
+    text = f"{_assignment(brief, plan, claims)}\n\nWrite the article."
+    return Question("draft", Draft, prompt("writer"), text, _tokens_max(brief))
+
+
+def revision(
+    brief: Brief, plan: Plan, claims: Sequence[Claim], earlier: Draft, problems: Sequence[str]
+) -> Question[Draft]:
+    """Ask for the article again, with every problem of the last one."""
+    text = (
+        f"{_assignment(brief, plan, claims)}\n\nYour last draft:\n\n"
+        f"Title: {earlier.title}\n\n{earlier.markdown}\n\n"
+        "Mend each of these, keep what is good, and write the whole article again:\n"
+        + "\n".join(f"- {problem}" for problem in problems)
+    )
+    return Question("draft", Draft, prompt("writer"), text, _tokens_max(brief))
+
+
+def _assignment(brief: Brief, plan: Plan, claims: Sequence[Claim]) -> str:
+    return (
+        f"Readers: {brief.audience}.\nVoice: {brief.voice}.\nLanguage: {brief.language}.\n"
+        f"Length: {brief.words_min}-{brief.words_max} words.\n"
+        f"Working title: {plan.working_title}\nAngle: {plan.angle}\n\n"
+        f"Claims:\n{claim_lines(claims)}"
+    )
+
+
+def _tokens_max(brief: Brief) -> int:
+    # A word is 1.3 to 1.6 tokens in English and more elsewhere; the JSON around it is small.
+    return 3 * brief.words_max + 600

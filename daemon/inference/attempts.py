@@ -1,0 +1,129 @@
+"""
+One row per HTTP request to a provider: what was asked of whom, what came back, what it cost.
+
+The row is written with the hold, before the request, and completed with the settlement. The
+answer is kept, so that a run that is killed reads it here instead of buying it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Index, Integer, Row, Text, func, select
+from sqlmodel import Field, SQLModel
+
+from ledger.types import Json, MicroColumn, Timestamp
+
+
+class Attempt(SQLModel, table=True):
+    """
+    One HTTP request.
+
+    `outcome` is null while the request is under way. `cost_micro` is what was booked,
+    `own_cost_micro` what our price says where the provider reported a cost of its own. The price
+    is copied, in micro-credits per million tokens, so that a later price changes nothing here.
+    """
+
+    __tablename__ = "attempt"
+    __table_args__ = (
+        Index("attempt_by_run", "run", "step"),
+        Index("attempt_by_time", "at"),
+        {"sqlite_strict": True},
+    )
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    at: datetime = Field(sa_type=Timestamp)
+    run: str = Field(sa_type=Text)
+    step: str = Field(sa_type=Text)
+    role: str = Field(sa_type=Text)
+    provider: str = Field(sa_type=Text)
+    model: str = Field(sa_type=Text)
+    model_returned: str | None = Field(sa_type=Text)
+    outcome: str | None = Field(sa_type=Text)
+    http_status: int | None = Field(sa_type=Integer)
+    usage: Any = Field(sa_type=Json, nullable=True)
+    price_input: int = Field(sa_type=MicroColumn)
+    price_cached: int = Field(sa_type=MicroColumn)
+    price_output: int = Field(sa_type=MicroColumn)
+    price_source: str = Field(sa_type=Text)
+    hold: str = Field(sa_type=Text)
+    cost_micro: int | None = Field(sa_type=MicroColumn)
+    own_cost_micro: int | None = Field(sa_type=MicroColumn)
+    duration_ms: int | None = Field(sa_type=Integer)
+    answer: str | None = Field(sa_type=Text)
+    cut: int | None = Field(sa_type=Integer)
+    error: str | None = Field(sa_type=Text)
+
+
+_attempt = SQLModel.metadata.tables["attempt"]
+
+
+def next_id(tx: Connection, run: str) -> str:
+    """The id of a run's next attempt."""
+    count = tx.execute(select(func.count()).where(_attempt.c.run == run)).scalar_one()
+    return f"{run}.{count + 1}"
+
+
+def begin(tx: Connection, **values: Any) -> None:
+    """Record a request that is about to be sent."""
+    tx.execute(_attempt.insert().values(**values))
+
+
+def complete(tx: Connection, id: str, **values: Any) -> None:
+    """Record what came of it."""
+    tx.execute(_attempt.update().where(_attempt.c.id == id).values(**values))
+
+
+def of_run(tx: Connection, run: str) -> Sequence[Row[Any]]:
+    """A run's attempts, oldest first."""
+    return tx.execute(
+        select(_attempt).where(_attempt.c.run == run).order_by(_attempt.c.at, _attempt.c.id)
+    ).all()
+
+
+def answered(tx: Connection, run: str, step: str) -> Sequence[Row[Any]]:
+    """The paid answers a step already has, oldest first."""
+    return tx.execute(
+        select(_attempt)
+        .where(_attempt.c.run == run, _attempt.c.step == step, _attempt.c.outcome == "ok")
+        .order_by(_attempt.c.at, _attempt.c.id)
+    ).all()
+
+
+def in_flight(tx: Connection) -> Sequence[Row[Any]]:
+    """Attempts whose outcome was never recorded: a crash came between hold and settlement."""
+    return tx.execute(select(_attempt).where(_attempt.c.outcome.is_(None))).all()
+
+
+def unknown_open(tx: Connection) -> Sequence[Row[Any]]:
+    """Attempts that may have been billed and of which that is not yet settled."""
+    return tx.execute(
+        select(_attempt).where(_attempt.c.outcome == "unknown", _attempt.c.cost_micro.is_(None))
+    ).all()
+
+
+def recent(
+    tx: Connection, *, since: datetime | None = None, limit: int | None = None
+) -> Sequence[Row[Any]]:
+    """Attempts, oldest first; the newest `limit` of them."""
+    statement = select(_attempt).order_by(_attempt.c.at.desc(), _attempt.c.id.desc())
+    if since is not None:
+        statement = statement.where(_attempt.c.at >= since)
+    return tx.execute(statement.limit(limit)).all()[::-1]
+
+
+def cost_by_step(tx: Connection, run: str) -> dict[str, int]:
+    """Micro-credits booked per step of a run."""
+    rows = tx.execute(
+        select(_attempt.c.step, func.sum(_attempt.c.cost_micro))
+        .where(_attempt.c.run == run, _attempt.c.cost_micro.is_not(None))
+        .group_by(_attempt.c.step)
+    )
+    return {step: int(cost) for step, cost in rows}
+
+
+def spent_by_run(tx: Connection, run: str) -> int:
+    """Micro-credits booked for a run's attempts."""
+    return sum(cost_by_step(tx, run).values())

@@ -1,0 +1,457 @@
+"""
+What happened: runs, their steps, decisions, sources, claims and publications.
+
+A step's output is stored in the same transaction that settles what it cost, so that a run killed
+anywhere goes on from here and never buys an answer twice. Verbs take the open transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Index, Integer, Row, Text, func, select
+from sqlmodel import Field, SQLModel
+
+from daemon.inference import attempts
+from ledger.types import Json, MicroColumn, Timestamp
+
+# The two kinds of run: crew work that is paid for, and what needs no model.
+ARTICLE = "article"
+DIGEST = "digest"
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    PARKED = "parked"
+    AWAITING_APPROVAL = "awaiting_approval"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class RunOutcome(StrEnum):
+    """What a run came to."""
+
+    PUBLISHED = "published"
+    AWAITING_APPROVAL = "awaiting_approval"
+    DRY_RUN = "dry_run"
+    SKIPPED = "skipped"
+    ABSTAINED = "abstained"
+    UNCONFIRMED = "unconfirmed"
+    FAILED = "failed"
+
+
+class StepState(StrEnum):
+    """Where a step stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class PublicationState(StrEnum):
+    """Where a publication stands."""
+
+    INTENDED = "intended"
+    PUBLISHED = "published"
+    UNCONFIRMED = "unconfirmed"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"
+
+
+class Run(SQLModel, table=True):
+    """
+    One pass of the crew.
+
+    `slot` is the scheduled instant, null for a run asked for by hand; `approved_at` is when a
+    person let it go out, null where none was asked or none has answered.
+    """
+
+    __tablename__ = "run"
+    __table_args__ = (Index("run_by_state", "state"), {"sqlite_strict": True})
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    slot: datetime | None = Field(sa_type=Timestamp, unique=True)
+    state: str = Field(sa_type=Text)
+    outcome: str | None = Field(sa_type=Text)
+    reason: str | None = Field(sa_type=Text)
+    tier: str = Field(sa_type=Text)
+    kind: str = Field(sa_type=Text)
+    topic: str | None = Field(sa_type=Text)
+    title: str | None = Field(sa_type=Text)
+    budget_micro: int = Field(sa_type=MicroColumn)
+    approved_at: datetime | None = Field(sa_type=Timestamp)
+    started_at: datetime = Field(sa_type=Timestamp)
+    finished_at: datetime | None = Field(sa_type=Timestamp)
+
+
+class Step(SQLModel, table=True):
+    """One named piece of a run. `attempt` counts how often it was begun."""
+
+    __tablename__ = "step"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    run: str = Field(primary_key=True, sa_type=Text, foreign_key="run.id")
+    name: str = Field(primary_key=True, sa_type=Text)
+    seq: int = Field(sa_type=Integer)
+    state: str = Field(sa_type=Text)
+    attempt: int = Field(sa_type=Integer)
+    output: Any = Field(sa_type=Json, nullable=True)
+    error: str | None = Field(sa_type=Text)
+    started_at: datetime = Field(sa_type=Timestamp)
+    finished_at: datetime | None = Field(sa_type=Timestamp)
+
+
+class Decision(SQLModel, table=True):
+    """Something code decided, with what it looked at."""
+
+    __tablename__ = "decision"
+    __table_args__ = (Index("decision_by_run", "run"), {"sqlite_strict": True})
+
+    id: int | None = Field(primary_key=True, sa_type=Integer)
+    run: str | None = Field(sa_type=Text, foreign_key="run.id")
+    at: datetime = Field(sa_type=Timestamp)
+    kind: str = Field(sa_type=Text)
+    sentence: str = Field(sa_type=Text)
+    inputs: Any = Field(sa_type=Json)
+
+
+class Source(SQLModel, table=True):
+    """Evidence: the text of a page as this run read it. `id` is S1, S2, … within the run."""
+
+    __tablename__ = "source"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    run: str = Field(primary_key=True, sa_type=Text, foreign_key="run.id")
+    id: str = Field(primary_key=True, sa_type=Text)
+    url: str = Field(sa_type=Text)
+    title: str = Field(sa_type=Text)
+    text: str = Field(sa_type=Text)
+    fetched_at: datetime = Field(sa_type=Timestamp)
+
+
+class Claim(SQLModel, table=True):
+    """A statement, its verbatim quote and whether code found that quote in the source."""
+
+    __tablename__ = "claim"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    run: str = Field(primary_key=True, sa_type=Text, foreign_key="run.id")
+    seq: int = Field(primary_key=True, sa_type=Integer)
+    step: str = Field(sa_type=Text)
+    statement: str = Field(sa_type=Text)
+    quote: str = Field(sa_type=Text)
+    source: str = Field(sa_type=Text)
+    verified: int = Field(sa_type=Integer)
+    remark: str | None = Field(sa_type=Text)
+
+
+class Publication(SQLModel, table=True):
+    """An article at one destination: the intent before the effect, the receipt after it."""
+
+    __tablename__ = "publication"
+    __table_args__ = (Index("publication_by_state", "state"), {"sqlite_strict": True})
+
+    run: str = Field(primary_key=True, sa_type=Text, foreign_key="run.id")
+    platform: str = Field(primary_key=True, sa_type=Text)
+    state: str = Field(sa_type=Text)
+    key: str = Field(sa_type=Text)
+    payload: str = Field(sa_type=Text)
+    title: str = Field(sa_type=Text)
+    url: str | None = Field(sa_type=Text)
+    remote_id: str | None = Field(sa_type=Text)
+    error: str | None = Field(sa_type=Text)
+    intended_at: datetime = Field(sa_type=Timestamp)
+    published_at: datetime | None = Field(sa_type=Timestamp)
+
+
+_run, _step, _decision, _source, _claim, _publication = (
+    SQLModel.metadata.tables[name]
+    for name in ("run", "step", "decision", "source", "claim", "publication")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """A claim on its way to the board."""
+
+    statement: str
+    quote: str
+    source: str
+    verified: bool
+    remark: str | None = None
+
+
+def open_run(
+    tx: Connection,
+    *,
+    id: str,
+    slot: datetime | None,
+    tier: str,
+    kind: str,
+    topic: str | None,
+    budget_micro: int,
+    at: datetime,
+) -> None:
+    """Begin a run; a slot can be claimed once."""
+    tx.execute(
+        _run.insert().values(
+            id=id, slot=slot, state=RunState.RUNNING, tier=tier, kind=kind, topic=topic,
+            budget_micro=budget_micro, started_at=at,
+        )
+    )  # fmt: skip
+
+
+def run(tx: Connection, id: str) -> Row[Any] | None:
+    """One run's row."""
+    return tx.execute(select(_run).where(_run.c.id == id)).one_or_none()
+
+
+def interrupted_run(tx: Connection) -> Row[Any] | None:
+    """The oldest run that was begun and neither finished nor failed nor waits for a person."""
+    unfinished = _run.c.state.in_([RunState.RUNNING, RunState.PARKED])
+    return tx.execute(
+        select(_run).where(unfinished).order_by(_run.c.started_at).limit(1)
+    ).one_or_none()
+
+
+def runs(
+    tx: Connection, *, since: datetime | None = None, limit: int | None = None
+) -> Sequence[Row[Any]]:
+    """Runs, oldest first; the newest `limit` of them."""
+    statement = select(_run).order_by(_run.c.started_at.desc(), _run.c.id.desc())
+    if since is not None:
+        statement = statement.where(_run.c.started_at >= since)
+    return tx.execute(statement.limit(limit)).all()[::-1]
+
+
+def change_run(tx: Connection, id: str, **values: Any) -> None:
+    """Set columns of a run."""
+    tx.execute(_run.update().where(_run.c.id == id).values(**values))
+
+
+def finish_run(
+    tx: Connection, id: str, *, outcome: RunOutcome, reason: str | None, at: datetime
+) -> None:
+    """Close a run with its outcome."""
+    state = RunState.FAILED if outcome is RunOutcome.FAILED else RunState.FINISHED
+    change_run(tx, id, state=state, outcome=outcome, reason=reason, finished_at=at)
+
+
+def begin_step(tx: Connection, run: str, name: str, at: datetime) -> None:
+    """Begin a step, or begin it again."""
+    known = step(tx, run, name)
+    if known is None:
+        count = tx.execute(select(func.count()).where(_step.c.run == run)).scalar_one()
+        tx.execute(
+            _step.insert().values(
+                run=run, name=name, seq=count + 1, state=StepState.RUNNING, attempt=1, started_at=at
+            )
+        )
+    elif known.state != StepState.DONE:
+        _change_step(tx, run, name, state=StepState.RUNNING, attempt=known.attempt + 1, error=None)
+
+
+def finish_step(tx: Connection, run: str, name: str, output: Any, at: datetime) -> None:
+    """Store what a step came to."""
+    _change_step(tx, run, name, state=StepState.DONE, output=output, finished_at=at)
+
+
+def fail_step(tx: Connection, run: str, name: str, error: str, at: datetime) -> None:
+    """Store why a step failed."""
+    _change_step(tx, run, name, state=StepState.FAILED, error=error, finished_at=at)
+
+
+def _change_step(tx: Connection, run: str, name: str, **values: Any) -> None:
+    tx.execute(_step.update().where(_step.c.run == run, _step.c.name == name).values(**values))
+
+
+def step(tx: Connection, run: str, name: str) -> Row[Any] | None:
+    """One step's row."""
+    return tx.execute(select(_step).where(_step.c.run == run, _step.c.name == name)).one_or_none()
+
+
+def steps(tx: Connection, run: str) -> Sequence[Row[Any]]:
+    """A run's steps in the order they were begun."""
+    return tx.execute(select(_step).where(_step.c.run == run).order_by(_step.c.seq)).all()
+
+
+def decide(
+    tx: Connection,
+    *,
+    run: str | None,
+    kind: str,
+    sentence: str,
+    inputs: Mapping[str, Any],
+    at: datetime,
+) -> None:
+    """Record a decision with its inputs."""
+    tx.execute(
+        _decision.insert().values(run=run, kind=kind, sentence=sentence, inputs=dict(inputs), at=at)
+    )
+
+
+def decisions(tx: Connection, run: str) -> Sequence[Row[Any]]:
+    """A run's decisions, oldest first."""
+    return tx.execute(
+        select(_decision).where(_decision.c.run == run).order_by(_decision.c.id)
+    ).all()
+
+
+def add_source(
+    tx: Connection, run: str, *, id: str, url: str, title: str, text: str, fetched_at: datetime
+) -> None:
+    """Store evidence."""
+    tx.execute(
+        _source.insert().values(
+            run=run, id=id, url=url, title=title, text=text, fetched_at=fetched_at
+        )
+    )
+
+
+def sources(tx: Connection, run: str) -> Sequence[Row[Any]]:
+    """A run's evidence, S1 first."""
+    rows = tx.execute(select(_source).where(_source.c.run == run)).all()
+    return sorted(rows, key=lambda row: int(row.id[1:]))
+
+
+def add_claims(tx: Connection, run: str, step: str, claims: Sequence[ClaimRecord]) -> None:
+    """Pin claims to the run's board, the ones that failed included."""
+    count = tx.execute(select(func.count()).where(_claim.c.run == run)).scalar_one()
+    for seq, claim in enumerate(claims, start=count + 1):
+        tx.execute(
+            _claim.insert().values(
+                run=run, seq=seq, step=step, statement=claim.statement, quote=claim.quote,
+                source=claim.source, verified=int(claim.verified), remark=claim.remark,
+            )
+        )  # fmt: skip
+
+
+def drop_claims(tx: Connection, run: str, statements: Sequence[str], remark: str) -> None:
+    """Take claims off the board that their quotes do not bear out."""
+    tx.execute(
+        _claim.update()
+        .where(_claim.c.run == run, _claim.c.statement.in_(statements))
+        .values(verified=0, remark=remark)
+    )
+
+
+def claims(tx: Connection, run: str) -> Sequence[Row[Any]]:
+    """A run's claims in the order they were pinned."""
+    return tx.execute(select(_claim).where(_claim.c.run == run).order_by(_claim.c.seq)).all()
+
+
+def intend(
+    tx: Connection,
+    run: str,
+    platform: str,
+    *,
+    key: str,
+    payload: bytes,
+    title: str,
+    at: datetime,
+) -> None:
+    """Store what is about to be published."""
+    tx.execute(
+        _publication.insert().values(
+            run=run, platform=platform, state=PublicationState.INTENDED, key=key,
+            payload=payload.decode(), title=title, intended_at=at,
+        )
+    )  # fmt: skip
+
+
+def change_publication(tx: Connection, run: str, platform: str, **values: Any) -> None:
+    """Set columns of a publication."""
+    tx.execute(
+        _publication.update()
+        .where(_publication.c.run == run, _publication.c.platform == platform)
+        .values(**values)
+    )
+
+
+def publication(tx: Connection, run: str, platform: str) -> Row[Any] | None:
+    """One publication's row."""
+    return tx.execute(
+        select(_publication).where(_publication.c.run == run, _publication.c.platform == platform)
+    ).one_or_none()
+
+
+def publications(
+    tx: Connection,
+    *,
+    run: str | None = None,
+    since: datetime | None = None,
+    limit: int | None = None,
+) -> Sequence[Row[Any]]:
+    """Publications, oldest first; the newest `limit` of them."""
+    statement = select(_publication).order_by(
+        _publication.c.intended_at.desc(), _publication.c.run.desc(), _publication.c.platform.desc()
+    )
+    if run is not None:
+        statement = statement.where(_publication.c.run == run)
+    if since is not None:
+        statement = statement.where(_publication.c.intended_at >= since)
+    return tx.execute(statement.limit(limit)).all()[::-1]
+
+
+def articles_published(tx: Connection, *, since: datetime, until: datetime) -> int:
+    """Articles that reached, or may have reached, a destination in a span of time."""
+    # An unconfirmed one counts: the clamp is hard, and it may well be live.
+    reached = _publication.c.state.in_(
+        [PublicationState.PUBLISHED, PublicationState.UNCONFIRMED, PublicationState.WITHDRAWN]
+    )
+    moment = func.coalesce(_publication.c.published_at, _publication.c.intended_at)
+    first = (
+        select(func.min(moment).label("first"))
+        .where(reached)
+        .group_by(_publication.c.run)
+        .subquery()
+    )
+    statement = select(func.count()).select_from(first)
+    return tx.execute(statement.where(first.c.first >= since, first.c.first < until)).scalar_one()
+
+
+def articles_reached(tx: Connection, platforms: Sequence[str]) -> int:
+    """How many articles were ever published to one of these destinations."""
+    statement = select(func.count(_publication.c.run.distinct())).where(
+        _publication.c.platform.in_(platforms),
+        _publication.c.state.in_([PublicationState.PUBLISHED, PublicationState.WITHDRAWN]),
+    )
+    return tx.execute(statement).scalar_one()
+
+
+def unconfirmed(tx: Connection) -> int:
+    """How many publications may be live without our knowing."""
+    statement = select(func.count()).where(_publication.c.state == PublicationState.UNCONFIRMED)
+    return tx.execute(statement).scalar_one()
+
+
+def waiting_drafts(tx: Connection) -> int:
+    """How many drafts wait for a person."""
+    statement = select(func.count()).where(_run.c.state == RunState.AWAITING_APPROVAL)
+    return tx.execute(statement).scalar_one()
+
+
+def earlier_titles(tx: Connection, run: str) -> Sequence[str]:
+    """Titles of what other runs published."""
+    statement = select(_publication.c.title).where(
+        _publication.c.run != run, _publication.c.state != PublicationState.FAILED
+    )
+    return tx.execute(statement.distinct()).scalars().all()
+
+
+def recent_costs(tx: Connection, tier: str, count: int = 10) -> Sequence[int]:
+    """What the newest complete articles of a tier cost, in micro-credits."""
+    complete = _run.c.outcome.in_([RunOutcome.PUBLISHED, RunOutcome.DRY_RUN])
+    newest = (
+        select(_run.c.id)
+        .where(_run.c.tier == tier, _run.c.kind == ARTICLE, complete)
+        .order_by(_run.c.started_at.desc())
+        .limit(count)
+    )
+    return [attempts.spent_by_run(tx, run) for run in tx.execute(newest).scalars()]

@@ -1,0 +1,72 @@
+"""The first word of the cycle: gather from the database what the governor needs to decide."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from daemon import estimate, governor, journal
+from daemon.inference.ladder import Tier
+from daemon.settings import Settings
+from ledger import store
+from ledger.money import MicroCredits, divide_up
+
+DAY = timedelta(days=1)
+MONTH = timedelta(days=30)
+
+
+def books(tx: Connection, at: datetime) -> governor.Books:
+    """The state of the ledger as the governor sees it."""
+    balance = store.balance(tx)
+    income = store.earned(tx, since=at - MONTH, family="engagement") + store.earned(
+        tx, since=at - MONTH, family="revenue"
+    )
+    return governor.Books(
+        available=balance.available,
+        spent_day=store.spent(tx, since=at - DAY),
+        spent_month=store.spent(tx, since=at - MONTH),
+        income_per_day=MicroCredits(income.micro // MONTH.days),
+    )
+
+
+def history(tx: Connection, settings: Settings, at: datetime) -> governor.History:
+    """What runs cost, by tier: lately where there were any, else as planned."""
+    ladders = estimate.eligible(settings.ladders, settings.prices, settings.policy.run_budget, at)
+    planned = estimate.planned(ladders, settings.prices, at)
+    lately = {tier: journal.recent_costs(tx, tier) for tier in planned}
+    return governor.History(
+        cost_by_tier={
+            tier: MicroCredits(divide_up(sum(costs), len(costs))) if costs else planned[tier]
+            for tier, costs in lately.items()
+        },
+        last_tier=_last_tier(tx),
+        runs_per_day=settings.schedule.publish.per_day(at),
+    )
+
+
+def _last_tier(tx: Connection) -> Tier | None:
+    last = journal.runs(tx, limit=1)
+    return Tier(last[0].tier) if last else None
+
+
+def pace(tx: Connection, settings: Settings, at: datetime) -> governor.Pace:
+    """The governor's decision on the books as they are."""
+    if not settings.paid:
+        return governor.Pace(
+            Tier.DORMANT,
+            settings.schedule.publish.per_day(at),
+            None,
+            "the ladders name no model, so every run is a digest and costs nothing",
+        )
+    return governor.pace(books(tx, at), history(tx, settings, at), settings.policy)
+
+
+def calendar_day(at: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The beginning and end of the calendar day around a moment, in a time zone."""
+    day = at.astimezone(zone).date()
+    return (
+        datetime.combine(day, time.min, zone),
+        datetime.combine(day + DAY, time.min, zone),
+    )

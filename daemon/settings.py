@@ -1,0 +1,381 @@
+"""
+The environment, read once into frozen values.
+
+The settings stand side by side in `options`. Every problem is reported at once, with the
+setting's name and what would be right. Each part of the program receives its own slice.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from daemon import cadence
+from daemon.crew.brief import Brief
+from daemon.governor import Policy
+from daemon.inference.ladder import Ladder, Role, Rung
+from daemon.inference.port import Endpoint, ModelOptions
+from daemon.inference.prices import PriceBook, UnknownPrice
+from daemon.options import OPTIONS, Option, did_you_mean, is_loopback
+from daemon.options import url as parse_url
+from daemon.secret import Secret
+from daemon.sources.policy import FeedPolicy, FetchPolicy
+from ledger.database import sqlite_path
+
+ETC_ENV_FILE = Path("/etc/penstock/penstock.env")
+DATABASE_NAME = "penstock.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the settings: which, what it got (unless secret), what is right."""
+
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `problems` has all of them."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the state is: all that the reading commands need."""
+
+    state_dir: Path
+    database_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When things happen, and how often at most."""
+
+    publish: cadence.Schedule
+    collect: cadence.Schedule
+    posts_per_day_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """Where articles go, and whether a person is asked first."""
+
+    publishers: tuple[str, ...]
+    approval: str
+    outbox_dir: Path
+    site_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the operator set, by the part that uses it."""
+
+    location: Location
+    zone: ZoneInfo
+    brief: Brief
+    feeds: FeedPolicy
+    fetch: FetchPolicy
+    schedule: Schedule
+    endpoints: Mapping[str, Endpoint]
+    ladders: Mapping[Role, Ladder]
+    model_options: Mapping[Rung, ModelOptions]
+    prices: PriceBook
+    call_timeout_s: float
+    policy: Policy
+    publishing: Publishing
+    log_level: str
+    ineffective: tuple[str, ...] = field(default=())
+
+    @property
+    def paid(self) -> bool:
+        """Whether any ladder names a model."""
+        return any(ladder.paid for ladder in self.ladders.values())
+
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def environment(
+    env: Mapping[str, str], env_file: Path | None = None, *, cwd: Path | None = None
+) -> dict[str, str]:
+    """
+    The environment, filled up from the env file.
+
+    The file is `env_file`, else `.env` in the working directory, else /etc/penstock/penstock.env.
+
+    Raises:
+        SettingsError: the file named cannot be read, or has a line that cannot be parsed.
+    """
+    path = env_file or next(
+        (found for found in ((cwd or Path.cwd()) / ".env", ETC_ENV_FILE) if found.is_file()), None
+    )
+    values = {} if path is None else _read_env_file(path)
+    return values | {
+        name: value for name, value in env.items() if value != "" or name not in values
+    }
+
+
+def locate(env: Mapping[str, str]) -> Location:
+    """
+    Where the state is, whatever else is missing or wrong.
+
+    Raises:
+        SettingsError: the database URL names something we cannot open.
+    """
+    state_dir = env.get("PENSTOCK_STATE_DIR") or env.get("STATE_DIRECTORY", "").partition(":")[0]
+    if not state_dir:
+        home = env.get("XDG_STATE_HOME") or str(
+            Path(env.get("HOME") or "~").expanduser() / ".local/state"
+        )
+        state_dir = str(Path(home) / "penstock")
+    path = Path(state_dir).expanduser().absolute()
+    url = env.get("PENSTOCK_DATABASE_URL") or f"sqlite:///{path / DATABASE_NAME}"
+    try:
+        sqlite_path(url)
+    except ValueError as error:
+        raise SettingsError([Problem("PENSTOCK_DATABASE_URL", str(error))]) from None
+    return Location(path, url)
+
+
+def load(env: Mapping[str, str], *, at: datetime) -> Settings:
+    """
+    Read every setting from what `environment` returned.
+
+    Args:
+        at: now; a schedule must still fire after it, and prices must be known for it.
+    Raises:
+        SettingsError: with every problem there is.
+    """
+    reader = _Reader(env)
+    values = {option.name: reader.value(option) for option in OPTIONS}
+    endpoints = reader.endpoints(values["PENSTOCK_PROVIDERS"] or ())
+    reader.unknown_names(values["PENSTOCK_PROVIDERS"] or ())
+    ladders = {role: values[f"PENSTOCK_MODELS_{role.upper()}"] for role in Role}
+    prices = PriceBook(
+        values["PENSTOCK_PRICES"] or {},
+        {name: endpoint.url for name, endpoint in endpoints.items()},
+    )
+    reader.ladders(ladders, values["PENSTOCK_PROVIDERS"], endpoints, prices, at)
+    if not values["PENSTOCK_FEEDS"]:
+        reader.problem("PENSTOCK_FEEDS", "name at least one feed URL, OPML file or feed file")
+    if any(ladder and ladder.paid for ladder in ladders.values()) and not values["PENSTOCK_NICHE"]:
+        reader.problem(
+            "PENSTOCK_NICHE", "say what the publication is about before a model is paid for it"
+        )
+    zone = values["PENSTOCK_TIMEZONE"] or ZoneInfo("UTC")
+    publish, collect, _ = (
+        reader.cron(f"PENSTOCK_{name}_CRON", values[f"PENSTOCK_{name}_CRON"], zone, at)
+        for name in ("PUBLISH", "COLLECT", "FEED")
+    )
+    location = reader.location()
+    if reader.problems:
+        raise SettingsError(reader.problems)
+    assert location is not None
+    assert publish is not None
+    assert collect is not None
+    return Settings(
+        location=location,
+        zone=zone,
+        brief=Brief(
+            niche=values["PENSTOCK_NICHE"],
+            audience=values["PENSTOCK_AUDIENCE"],
+            voice=values["PENSTOCK_VOICE"],
+            language=values["PENSTOCK_LANGUAGE"],
+            words_min=values["PENSTOCK_WORDS"][0],
+            words_max=values["PENSTOCK_WORDS"][1],
+        ),
+        feeds=FeedPolicy(values["PENSTOCK_FEEDS"], values["PENSTOCK_FRESH_DAYS"]),
+        fetch=FetchPolicy(values["PENSTOCK_FETCH_ALLOW"], values["PENSTOCK_HTTP_TIMEOUT"]),
+        schedule=Schedule(publish, collect, values["PENSTOCK_MAX_POSTS_PER_DAY"]),
+        endpoints=endpoints,
+        ladders=ladders,
+        model_options=values["PENSTOCK_MODEL_OPTIONS"],
+        prices=prices,
+        call_timeout_s=values["PENSTOCK_CALL_TIMEOUT"],
+        policy=Policy(
+            run_budget=values["PENSTOCK_RUN_BUDGET"],
+            daily_cap=values["PENSTOCK_DAILY_CAP"],
+            monthly_cap=values["PENSTOCK_MONTHLY_CAP"],
+            reserve=values["PENSTOCK_RESERVE"],
+            runway_days=values["PENSTOCK_RUNWAY_DAYS"],
+        ),
+        publishing=Publishing(
+            publishers=values["PENSTOCK_PUBLISHERS"],
+            approval=values["PENSTOCK_APPROVAL"],
+            outbox_dir=Path(
+                values["PENSTOCK_OUTBOX_DIR"] or location.state_dir / "outbox"
+            ).expanduser(),
+            site_url=values["PENSTOCK_SITE_URL"],
+        ),
+        log_level=values["PENSTOCK_LOG_LEVEL"],
+        ineffective=tuple(
+            option.name for option in OPTIONS if option.later and env.get(option.name)
+        ),
+    )
+
+
+class _Reader:
+    """Reads one environment and gathers what is wrong with it."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.problems: list[Problem] = []
+
+    def problem(self, name: str, message: str) -> None:
+        self.problems.append(Problem(name, message))
+
+    def value(self, option: Option) -> Any:
+        """The parsed value; None where it is wrong, which is then a problem on record."""
+        text = self.secret(option.name) if option.secret else self._env.get(option.name, "").strip()
+        try:
+            parsed = option.parse(text or option.default)
+        except ValueError as error:
+            got = "" if option.secret else f" (got {text!r})"
+            self.problem(option.name, f"{error}{got}")
+            return None
+        return Secret(parsed) if option.secret else parsed
+
+    def secret(self, name: str) -> str:
+        """A secret as itself, as a file named by NAME_FILE, or as a systemd credential."""
+        if self._env.get(name):
+            return self._env[name].strip()
+        named = self._env.get(f"{name}_FILE")
+        folder = self._env.get("CREDENTIALS_DIRECTORY")
+        path = Path(named) if named else Path(folder) / name.lower() if folder else None
+        if path is None or not (named or path.exists()):
+            return ""
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            setting = f"{name}_FILE" if named else name
+            self.problem(setting, f"{path} cannot be read: {error.__class__.__name__}")
+            return ""
+
+    def endpoints(self, names: tuple[str, ...]) -> dict[str, Endpoint]:
+        found = {}
+        for name in names:
+            setting = f"PENSTOCK_PROVIDER_{name.upper()}"
+            url = self._env.get(f"{setting}_URL", "").strip()
+            try:
+                found[name] = Endpoint(name, parse_url(url), Secret(self.secret(f"{setting}_KEY")))
+            except ValueError as error:
+                self.problem(f"{setting}_URL", f"{error} (got {url!r})")
+        return found
+
+    def unknown_names(self, providers: tuple[str, ...]) -> None:
+        """A typo must not silently switch a limit off."""
+        known = set(_BY_NAME)
+        known |= {f"{option.name}_FILE" for option in OPTIONS if option.secret}
+        for provider in providers:
+            prefix = f"PENSTOCK_PROVIDER_{provider.upper()}"
+            known |= {f"{prefix}_URL", f"{prefix}_KEY", f"{prefix}_KEY_FILE"}
+        for name in sorted(self._env):
+            if name.startswith("PENSTOCK_") and name not in known:
+                self.problem(name, f"there is no such setting{did_you_mean(name, tuple(known))}")
+
+    def ladders(
+        self,
+        ladders: Mapping[Role, Ladder | None],
+        providers: tuple[str, ...] | None,
+        endpoints: Mapping[str, Endpoint],
+        prices: PriceBook,
+        at: datetime,
+    ) -> None:
+        """Every rung must name a provider that can be reached and a model that has a price."""
+        lacking: set[str] = set()
+        for role, ladder in ladders.items():
+            for rung in ladder.paid if ladder else ():
+                setting = f"PENSTOCK_MODELS_{role.upper()}"
+                if providers is not None and rung.provider not in providers:
+                    self.problem(
+                        setting, f"{rung.provider!r} is not among PENSTOCK_PROVIDERS ({rung})"
+                    )
+                elif (endpoint := endpoints.get(rung.provider)) is not None:
+                    self._reachable(endpoint, lacking)
+                    self._priced(rung, prices, at, lacking)
+
+    def _reachable(self, endpoint: Endpoint, lacking: set[str]) -> None:
+        setting = f"PENSTOCK_PROVIDER_{endpoint.name.upper()}"
+        wanted = {f"{setting}_URL": bool(endpoint.url)}
+        # A local server asks for no key.
+        wanted[f"{setting}_KEY"] = bool(endpoint.key) or is_loopback(endpoint.url)
+        for name, present in wanted.items():
+            if not present and name not in lacking:
+                lacking.add(name)
+                self.problem(name, "needed, because a ladder names a model of this provider")
+
+    def _priced(self, rung: Rung, prices: PriceBook, at: datetime, lacking: set[str]) -> None:
+        try:
+            prices.price(rung, at)
+        except UnknownPrice as error:
+            if str(rung) not in lacking:
+                lacking.add(str(rung))
+                self.problem("PENSTOCK_PRICES", str(error))
+
+    def cron(
+        self, name: str, expression: str, zone: ZoneInfo, at: datetime
+    ) -> cadence.Schedule | None:
+        try:
+            schedule = cadence.parse(expression, zone)
+        except ValueError as error:
+            self.problem(name, f"{error} (got {expression!r})")
+            return None
+        if schedule.next_slot(at) is None:
+            self.problem(name, f"this expression never fires (got {expression!r})")
+        return schedule
+
+    def location(self) -> Location | None:
+        try:
+            return locate(self._env)
+        except SettingsError as error:
+            self.problems += error.problems
+            return None
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    """Parse an env file the way systemd and python-dotenv agree on, or refuse it."""
+    # dotenv_values would skip a malformed line with a warning, and a limit with it.
+    from dotenv.parser import parse_stream
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([Problem(str(path), f"cannot be read: {error}")]) from None
+    values: dict[str, str] = {}
+    problems = []
+    for binding in parse_stream(io.StringIO(text)):
+        line = f"{path} line {binding.original.line}"
+        written = binding.original.string.strip()
+        if binding.error or (binding.key is not None and binding.value is None):
+            problems.append(Problem(line, "not NAME=value; put quotes around values with spaces"))
+        elif binding.key is not None:
+            if (
+                re.search(r"\s#", written)
+                and binding.value is not None
+                and "#" not in binding.value
+            ):
+                problems.append(
+                    Problem(line, "put the comment on a line of its own: systemd reads it as value")
+                )
+            values[binding.key] = binding.value or ""
+    if problems:
+        raise SettingsError(problems)
+    return values
+
+
+def umask_private() -> None:
+    """Keep everything we create to ourselves: state files hold drafts and, later, sessions."""
+    os.umask(0o077)

@@ -1,0 +1,171 @@
+"""
+What was read: feeds, their entries and the pages behind them.
+
+An entry is remembered from the first time it is seen and used once. A page is kept as the text
+that was extracted from it; a run's own evidence is a copy in the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Index, Row, Text, select
+from sqlmodel import Field, SQLModel
+
+from ledger.types import Timestamp
+
+
+class Feed(SQLModel, table=True):
+    """A feed and what to send with the next conditional request."""
+
+    __tablename__ = "feed"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    location: str = Field(primary_key=True, sa_type=Text)
+    title: str | None = Field(sa_type=Text)
+    etag: str | None = Field(sa_type=Text)
+    last_modified: str | None = Field(sa_type=Text)
+    checked_at: datetime = Field(sa_type=Timestamp)
+    error: str | None = Field(sa_type=Text)
+
+
+class Entry(SQLModel, table=True):
+    """One feed entry. `text` is what the feed itself carries of it, as plain text."""
+
+    __tablename__ = "entry"
+    __table_args__ = (
+        Index("entry_by_use", "used_by", "seen_at"),
+        {"sqlite_strict": True},
+    )
+
+    feed: str = Field(primary_key=True, sa_type=Text, foreign_key="feed.location")
+    guid: str = Field(primary_key=True, sa_type=Text)
+    url: str = Field(sa_type=Text)
+    title: str = Field(sa_type=Text)
+    author: str | None = Field(sa_type=Text)
+    summary: str = Field(sa_type=Text)
+    text: str = Field(sa_type=Text)
+    published_at: datetime | None = Field(sa_type=Timestamp)
+    seen_at: datetime = Field(sa_type=Timestamp)
+    used_by: str | None = Field(sa_type=Text)
+
+
+class Page(SQLModel, table=True):
+    """The latest text of a page, under the URL it was asked for."""
+
+    __tablename__ = "page"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    url: str = Field(primary_key=True, sa_type=Text)
+    final_url: str = Field(sa_type=Text)
+    title: str = Field(sa_type=Text)
+    text: str = Field(sa_type=Text)
+    etag: str | None = Field(sa_type=Text)
+    last_modified: str | None = Field(sa_type=Text)
+    fetched_at: datetime = Field(sa_type=Timestamp)
+
+
+_feed, _entry, _page = (SQLModel.metadata.tables[name] for name in ("feed", "entry", "page"))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry as parsed: plain text everywhere, times aware or None."""
+
+    guid: str
+    url: str
+    title: str
+    author: str | None
+    summary: str
+    text: str
+    published_at: datetime | None
+
+
+def feed(tx: Connection, location: str) -> Row[Any] | None:
+    """What is known of a feed."""
+    return tx.execute(select(_feed).where(_feed.c.location == location)).one_or_none()
+
+
+def note_feed(tx: Connection, location: str, *, at: datetime, **values: Any) -> None:
+    """Record a visit to a feed; what is not given stays as it was."""
+    values["checked_at"] = at
+    if feed(tx, location) is None:
+        tx.execute(_feed.insert().values(location=location, **values))
+    else:
+        tx.execute(_feed.update().where(_feed.c.location == location).values(**values))
+
+
+def remember(tx: Connection, location: str, items: Sequence[Item], at: datetime) -> int:
+    """Store entries not seen before; returns how many there were."""
+    known = set(tx.execute(select(_entry.c.guid).where(_entry.c.feed == location)).scalars())
+    fresh = {item.guid: item for item in items if item.guid not in known}
+    for item in fresh.values():
+        tx.execute(
+            _entry.insert().values(
+                feed=location, guid=item.guid, url=item.url, title=item.title,
+                author=item.author, summary=item.summary, text=item.text,
+                published_at=item.published_at, seen_at=at,
+            )
+        )  # fmt: skip
+    return len(fresh)
+
+
+def unused(tx: Connection, locations: Sequence[str], *, newer_than: datetime) -> list[Row[Any]]:
+    """
+    Entries of these feeds that are news and that no run has used, newest first.
+
+    An undated entry counts from when it was first seen. The same address in two feeds is one
+    entry.
+    """
+    rows = tx.execute(
+        select(_entry, _feed.c.title.label("feed_title"))
+        .join(_feed, _feed.c.location == _entry.c.feed)
+        .where(_entry.c.used_by.is_(None), _entry.c.feed.in_(locations))
+    ).all()
+    used_urls = set(tx.execute(select(_entry.c.url).where(_entry.c.used_by.is_not(None))).scalars())
+    by_url: dict[str, Row[Any]] = {}
+    for row in sorted(rows, key=lambda row: row.published_at or row.seen_at, reverse=True):
+        if (row.published_at or row.seen_at) >= newer_than and row.url not in used_urls:
+            by_url.setdefault(row.url, row)
+    return list(by_url.values())
+
+
+def use(tx: Connection, run: str, urls: Sequence[str]) -> None:
+    """Mark entries as used by a run."""
+    tx.execute(
+        _entry.update()
+        .where(_entry.c.url.in_(urls), _entry.c.used_by.is_(None))
+        .values(used_by=run)
+    )
+
+
+def release(tx: Connection, run: str) -> None:
+    """Give a run's entries back: it failed for reasons that are not theirs."""
+    tx.execute(_entry.update().where(_entry.c.used_by == run).values(used_by=None))
+
+
+def used(tx: Connection, run: str) -> Sequence[Row[Any]]:
+    """The entries a run uses, newest first."""
+    rows = tx.execute(
+        select(_entry, _feed.c.title.label("feed_title"))
+        .join(_feed, _feed.c.location == _entry.c.feed)
+        .where(_entry.c.used_by == run)
+    ).all()
+    by_url = {row.url: row for row in rows}
+    return sorted(by_url.values(), key=lambda row: row.published_at or row.seen_at, reverse=True)
+
+
+def page(tx: Connection, url: str) -> Row[Any] | None:
+    """The latest stored text of a page."""
+    return tx.execute(select(_page).where(_page.c.url == url)).one_or_none()
+
+
+def keep_page(tx: Connection, url: str, **values: Any) -> None:
+    """Store a page's text, replacing an earlier one."""
+    if page(tx, url) is None:
+        tx.execute(_page.insert().values(url=url, **values))
+    else:
+        tx.execute(_page.update().where(_page.c.url == url).values(**values))

@@ -1,0 +1,132 @@
+"""
+Journaled steps: each is done once, however often the run is begun again.
+
+A finished step answers from the journal. A step that asks a model stores its output in the
+transaction that settles the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy import Connection
+
+from daemon import control, journal
+from daemon.books import Books
+from daemon.clock import Clock
+from daemon.inference.asking import Asker, NoAnswer, Question
+from daemon.inference.ladder import Role, Rung
+from daemon.inference.meter import Purpose
+from daemon.journal import StepState
+from daemon.progress import Progress
+from ledger.errors import NotAllowed
+
+T = TypeVar("T", bound=BaseModel)
+Output = dict[str, Any]
+
+
+class Paused(Exception):
+    """The operator paused Penstock; the run is parked where it stands."""
+
+
+class Steps:
+    """The steps of one run."""
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        books: Books,
+        clock: Clock,
+        asker: Asker,
+        rungs: Mapping[Role, Sequence[Rung]],
+        progress: Progress,
+    ) -> None:
+        self.run = run
+        self._books = books
+        self._clock = clock
+        self._asker = asker
+        self._rungs = rungs
+        self._progress = progress
+
+    async def work(
+        self,
+        name: str,
+        act: Callable[[], Awaitable[Output]],
+        also: Callable[[Connection, Output], None] = lambda tx, output: None,
+    ) -> Output:
+        """
+        Do a step that no model is asked for.
+
+        Args:
+            also: what else to store in the transaction that ends the step.
+        """
+        row = await self._begin(name)
+        if row is not None:
+            return dict(row)
+        output = await act()
+        async with self._books.write() as tx:
+            journal.finish_step(tx, self.run, name, output, self._clock.now())
+            also(tx, output)
+        self._progress.step(self.run, name, StepState.DONE)
+        return output
+
+    async def ask(
+        self,
+        name: str,
+        role: Role,
+        question: Question[T],
+        also: Callable[[Connection, T], None] = lambda tx, answer: None,
+    ) -> T:
+        """
+        Do a step that is one question to a role's ladder.
+
+        Raises:
+            NoAnswer, NotAllowed: see `Asker.ask`; the step is marked failed.
+            Paused: before anything is asked.
+        """
+        row = await self._begin(name, asks=True)
+        if row is not None:
+            return question.schema.model_validate(row)
+
+        def store(tx: Connection, answer: T) -> None:
+            output = answer.model_dump(mode="json")
+            journal.finish_step(tx, self.run, name, output, self._clock.now())
+            also(tx, answer)
+
+        try:
+            answer = await self._asker.ask(
+                question, Purpose(self.run, name, role), self._rungs[role], store
+            )
+        except (NoAnswer, NotAllowed) as error:
+            async with self._books.write() as tx:
+                journal.fail_step(tx, self.run, name, str(error), self._clock.now())
+            self._progress.step(self.run, name, StepState.FAILED, str(error))
+            raise
+        self._progress.step(self.run, name, StepState.DONE)
+        return answer
+
+    async def decide(self, kind: str, sentence: str, inputs: Mapping[str, Any]) -> None:
+        """Record a decision of this run."""
+        async with self._books.write() as tx:
+            journal.decide(
+                tx, run=self.run, kind=kind, sentence=sentence, inputs=inputs, at=self._clock.now()
+            )
+        self._progress.note(self.run, sentence)
+
+    async def _begin(self, name: str, *, asks: bool = False) -> Any | None:
+        """The stored output of a finished step, or None after marking it begun."""
+        with self._books.read() as tx:
+            row = journal.step(tx, self.run, name)
+            pause = control.paused(tx)
+        if row is not None and row.state == StepState.DONE:
+            self._progress.step(self.run, name, "kept")
+            return row.output
+        if asks and pause is not None:
+            raise Paused(pause)
+        async with self._books.write() as tx:
+            journal.begin_step(tx, self.run, name, self._clock.now())
+        self._progress.step(self.run, name, StepState.RUNNING)
+        return None

@@ -15,8 +15,8 @@ from typing import Any
 from daemon import control, estimate, ids, journal, look
 from daemon.books import Books
 from daemon.clock import Clock
-from daemon.crew.board import Evidence
 from daemon.desk import layout
+from daemon.desk.evidence import Evidence
 from daemon.desk.house import Manuscript
 from daemon.inference import attempts
 from daemon.inference.asking import Asker

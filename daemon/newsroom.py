@@ -21,13 +21,13 @@ from daemon.books import Books
 from daemon.clock import Clock
 from daemon.crew import digest as digests
 from daemon.crew import editor, researcher, scout, writer
-from daemon.crew.board import Claim, Evidence
+from daemon.crew.board import claim_line
 from daemon.crew.brief import Brief
 from daemon.crew.digest import DigestItem
 from daemon.crew.prompts import prompt
 from daemon.crew.schemas import Draft, Notes, Plan, Review, Verdict
 from daemon.desk import house, layout
-from daemon.desk.evidence import verify
+from daemon.desk.evidence import Claim, Evidence, verify
 from daemon.desk.house import Context, Finding, Manuscript
 from daemon.inference.asking import NoAnswer, Question
 from daemon.inference.ladder import Ladder, Role
@@ -260,7 +260,7 @@ class Newsroom:
         if rejected:
             candidates = _nearest(rejected, evidence)
             again = researcher.notes_again(
-                asked, [f"{claim.line()} — {why}" for claim, why in rejected], candidates
+                asked, [f"{claim_line(claim)} — {why}" for claim, why in rejected], candidates
             )
             try:
                 await self._pin(steps, evidence, f"{name}-again", again)

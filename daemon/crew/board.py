@@ -1,5 +1,5 @@
 """
-The bulletin board of a run: its evidence and its claims, and how they appear in prompts.
+The bulletin board of a run: how its evidence and its claims appear in prompts.
 
 Roles share this and not each other's transcripts. The marks are part of CONTRACT.md: a source is
 a `<source>` block, a claim is one line.
@@ -10,40 +10,22 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from daemon.desk.evidence import Claim, Evidence
 from daemon.sources.text import keywords
 
 QUESTION_CHARACTERS_MAX = 12_000
 _TAG = re.compile(r"<\s*(/?)\s*source", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A page as this run read it. `id` is S1, S2, …"""
-
-    id: str
-    url: str
-    title: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A statement that a verbatim quote in a source bears out."""
-
-    statement: str
-    quote: str
-    source: str
-
-    def line(self) -> str:
-        """The claim as prompts show it."""
-        return f'[{self.source}] {self.statement} | "{self.quote}"'
+def claim_line(claim: Claim) -> str:
+    """One claim as prompts show it."""
+    return f'[{claim.source}] {claim.statement} | "{claim.quote}"'
 
 
 def claim_lines(claims: Sequence[Claim]) -> str:
     """Every claim, one a line."""
-    return "\n".join(claim.line() for claim in claims)
+    return "\n".join(map(claim_line, claims))
 
 
 def source_blocks(evidence: Sequence[Evidence], *, about: str, characters_max: int) -> str:

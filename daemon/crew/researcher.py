@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.crew.board import QUESTION_CHARACTERS_MAX, Evidence, source_blocks
+from daemon.crew.board import QUESTION_CHARACTERS_MAX, source_blocks
 from daemon.crew.brief import Brief
 from daemon.crew.prompts import prompt
 from daemon.crew.schemas import Notes, Plan
+from daemon.desk.evidence import Evidence
 from daemon.inference.asking import Question
 
 PLAN_CHARACTERS_MAX = 8_000

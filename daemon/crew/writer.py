@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.crew.board import Claim, claim_lines
+from daemon.crew.board import claim_lines
 from daemon.crew.brief import Brief
 from daemon.crew.prompts import prompt
 from daemon.crew.schemas import Draft, Plan
+from daemon.desk.evidence import Claim
 from daemon.inference.asking import Question
 
 

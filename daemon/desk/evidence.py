@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from daemon.crew.board import Claim
 from daemon.sources.text import sentences
 
 # Measured on synthetic slips: recovers nearly all, lets no paraphrase through.
@@ -28,6 +27,25 @@ _ALIKE = str.maketrans(
 # Digits behind a letter (IPv6, S3) are part of a name.
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A page as this run read it. `id` is S1, S2, …"""
+
+    id: str
+    url: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A statement, and the words of a source that are to bear it out."""
+
+    statement: str
+    quote: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)

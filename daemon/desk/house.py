@@ -15,8 +15,7 @@ from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
 
-from daemon.crew.board import Claim, Evidence
-from daemon.desk.evidence import alike, contains, numbers
+from daemon.desk.evidence import Claim, Evidence, alike, contains, numbers
 from daemon.sources.text import is_hidden, keywords, words
 
 TITLE_MAX = 128

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
-from daemon.crew.board import Evidence
+from daemon.desk.evidence import Evidence
 from daemon.desk.house import CITATION
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~{}])")

@@ -136,7 +136,7 @@ class Fetcher:
             headers={"host": target.netloc.decode("ascii"), **conditional},
             extensions={"sni_hostname": host},
         ) as response:
-            if response.is_redirect:
+            if response.has_redirect_location:
                 return str(urljoin(url, response.headers.get("location", "")))
             if response.status_code == httpx.codes.NOT_MODIFIED:
                 return Fetched(url, b"", "", None, None, not_modified=True)

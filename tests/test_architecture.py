@@ -1,0 +1,118 @@
+"""Arrows point one way, and only the shell has a clock. Read from the source, not from memory."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("daemon", "ledger", "publishers")
+
+# Who may import whom. A name stands for itself and everything below it.
+FORBIDDEN = {
+    "ledger": ("daemon", "publishers"),
+    "publishers": ("daemon", "ledger"),
+    "daemon.sources": ("daemon.crew", "daemon.desk", "daemon.inference", "publishers"),
+    "daemon.inference": ("daemon.crew", "daemon.desk", "daemon.sources", "publishers"),
+    "daemon.desk": ("daemon.crew", "daemon.inference", "publishers", "ledger"),
+    "daemon.crew": ("daemon.journal", "publishers", "ledger"),
+}
+# The parts know nothing of what directs them.
+DIRECTORS = (
+    "daemon.cycle", "daemon.newsroom", "daemon.steps", "daemon.app", "daemon.cli",
+    "daemon.settings", "daemon.journal",
+)  # fmt: skip
+PARTS = ("daemon.sources", "daemon.inference", "daemon.desk", "daemon.crew")
+# Pure: no database, no socket, no time of their own.
+PURE = (
+    "daemon.governor", "daemon.cadence", "daemon.estimate", "daemon.crew.scout",
+    "daemon.crew.digest", "daemon.desk.house", "daemon.desk.evidence", "daemon.desk.layout",
+    "ledger.rules", "ledger.money",
+)  # fmt: skip
+HEAVY = ("atproto", "trafilatura", "genai_prices", "alembic", "rich", "feedparser")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in OURS:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            if "versions" not in parts:
+                yield name, path
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    """Every module a file imports; with `top_level` only what importing it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in tree.body if top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize(("package", "strangers"), FORBIDDEN.items())
+def test_arrows_point_one_way(package: str, strangers: tuple[str, ...]) -> None:
+    for name, path in modules():
+        if below(name, package):
+            for imported in imports(path):
+                assert not any(below(imported, s) for s in strangers), f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_parts_do_not_know_what_directs_them(part: str) -> None:
+    for name, path in modules():
+        if below(name, part):
+            for imported in imports(path):
+                assert not any(below(imported, d) for d in DIRECTORS), f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_core_decides_without_a_database_a_socket_or_a_clock(name: str) -> None:
+    path = dict(modules())[name]
+    outside = ("sqlalchemy", "sqlmodel", "sqlite3", "httpx", "socket", "asyncio", "time", "os")
+    assert not {i for i in imports(path) if any(below(i, o) for o in outside)}
+
+
+def test_only_the_clock_asks_what_time_it_is() -> None:
+    for name, path in modules():
+        if name == "daemon.clock":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            owner = ast.unparse(node.func.value)
+            call = f"{owner}.{node.func.attr}"
+            assert not (owner == "datetime" and node.func.attr in ("now", "utcnow", "today")), name
+            assert owner not in ("time", "date"), f"{name} calls {call}"
+            assert call != "asyncio.sleep", f"{name} calls {call}"
+
+
+def test_heavy_packages_are_imported_where_they_are_used() -> None:
+    for name, path in modules():
+        if name.startswith("daemon.migrations"):
+            continue
+        for imported in imports(path, top_level=True):
+            assert not any(below(imported, heavy) for heavy in HEAVY), f"{name} imports {imported}"
+
+
+def test_concrete_destinations_and_models_are_named_in_one_place() -> None:
+    for name, path in modules():
+        if name in ("daemon.app", "publishers.outbox", "daemon.inference.chat"):
+            continue
+        assert not imports(path) & {"publishers.outbox", "daemon.inference.chat"}, name
+
+
+def test_the_lock_file_names_no_host() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "--hash=sha256:" in text
+    assert not any(mark in text for mark in ("://", "index-url", "find-links", " @ "))

@@ -21,7 +21,7 @@ from daemon.desk.house import Manuscript
 from daemon.inference import attempts
 from daemon.inference.asking import Asker
 from daemon.inference.ladder import Role, Rung, Tier
-from daemon.journal import PublicationState, RunOutcome, RunState
+from daemon.journal import PublicationState, RunOutcome, RunState, StepState
 from daemon.newsroom import Abstain, Failed, Newsroom, StepDown
 from daemon.progress import Progress
 from daemon.settings import Settings
@@ -265,7 +265,8 @@ class Cycle:
             pause = control.paused(tx)
         if pause is not None:
             raise Paused(pause)
-        self._progress.step(run, f"publish:{publisher.name}", "running")
+        name = f"publish:{publisher.name}"
+        self._progress.step(run, name, StepState.RUNNING)
         intent = await self._intent(publisher, run, manuscript)
         change: dict[str, Any]
         waiting: list[str] = []
@@ -285,20 +286,26 @@ class Cycle:
             }  # fmt: skip
         async with self._books.write() as tx:
             journal.change_publication(tx, run, publisher.name, **change)
-        state = str(change.get("state", PublicationState.INTENDED))
-        shown = "done" if state == PublicationState.PUBLISHED else "failed"
-        self._progress.step(run, f"publish:{publisher.name}", shown, str(change.get("error") or ""))
+            if change["error"] is None:
+                journal.finish_step(tx, run, name, None, self._clock.now())
+            else:
+                journal.fail_step(tx, run, name, change["error"], self._clock.now())
+        state = StepState.FAILED if change["error"] else StepState.DONE
+        self._progress.step(run, name, state, change["error"] or "")
         return waiting
 
     async def _intent(self, publisher: Publisher, run: str, manuscript: Manuscript) -> Intent:
         """The stored intent, or a new one, stored before anything is sent."""
+        now = self._clock.now()
         with self._books.read() as tx:
             stored = journal.publication(tx, run, publisher.name)
         if stored is not None:
+            async with self._books.write() as tx:
+                journal.begin_step(tx, run, f"publish:{publisher.name}", now)
             return Intent(stored.key, stored.payload.encode())
-        now = self._clock.now()
         intent = publisher.intend(self._post(run, manuscript))
         async with self._books.write() as tx:
+            journal.begin_step(tx, run, f"publish:{publisher.name}", now)
             journal.intend(
                 tx, run, publisher.name,
                 key=intent.key, payload=intent.payload, title=manuscript.title, at=now,

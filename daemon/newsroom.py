@@ -27,7 +27,7 @@ from daemon.crew.digest import DigestItem
 from daemon.crew.prompts import prompt
 from daemon.crew.schemas import Draft, Notes, Plan, Review, Verdict
 from daemon.desk import house, layout
-from daemon.desk.evidence import Claim, Evidence, verify
+from daemon.desk.evidence import Claim, Evidence, alike, verify
 from daemon.desk.house import Context, Finding, Manuscript
 from daemon.inference.asking import NoAnswer, Question
 from daemon.inference.ladder import Ladder, Role
@@ -295,11 +295,15 @@ class Newsroom:
         return [(v.claim, v.remark) for v in checked(notes) if not v.verified]
 
     def _claims(self, run: str) -> list[Claim]:
-        """Verified claims, each once."""
+        """Verified claims; of those that rest on the same words, the first."""
         with self.books.read() as tx:
             rows = journal.claims(tx, run)
-        claims = (Claim(row.statement, row.quote, row.source) for row in rows if row.verified)
-        return list(dict.fromkeys(claims))
+        by_quote: dict[tuple[str, str], Claim] = {}
+        for row in rows:
+            if row.verified:
+                claim = Claim(row.statement, row.quote, row.source)
+                by_quote.setdefault((row.source, alike(row.quote)), claim)
+        return list(by_quote.values())
 
     def _enough_claims(self, run: str) -> list[Claim]:
         claims = self._claims(run)

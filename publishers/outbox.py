@@ -221,7 +221,9 @@ def slugify(title: str) -> str:
     """A file name of ASCII letters, digits and dashes; `article` when nothing is left."""
     letters = (c for c in unicodedata.normalize("NFKD", title) if not unicodedata.combining(c))
     slug = re.sub(r"[^a-z0-9]+", "-", "".join(letters).lower()).strip("-")
-    return slug[:SLUG_MAX].rstrip("-") or "article"
+    if len(slug) > SLUG_MAX:
+        slug = slug[: SLUG_MAX + 1].rpartition("-")[0] or slug[:SLUG_MAX]
+    return slug or "article"
 
 
 def _explain(error: OSError, folder: Path) -> str:

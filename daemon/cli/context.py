@@ -130,7 +130,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> 
     """Aligned columns; numbers to the right."""
     if not rows:
         return empty
-    cells = [[_cell(value) for value in row] for row in rows]
+    # The last column may be an address or a reason, which nobody can use cut short.
+    cells = [[*(_cell(value) for value in row[:-1]), _cell(row[-1], 10_000)] for row in rows]
     widths = [
         max(len(headers[column]), *(len(row[column]) for row in cells))
         for column in range(len(headers))
@@ -154,13 +155,13 @@ def moment(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, width_max: int = 60) -> str:
     if value is None:
         return "–"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     text = " ".join(str(value).split())
-    return text if len(text) <= 60 else text[:59] + "…"
+    return text if len(text) <= width_max else text[: width_max - 1] + "…"
 
 
 def _plain(value: Any) -> Any:

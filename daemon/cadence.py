@@ -20,7 +20,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_ITEM = re.compile(r"(\*|(\w+)(-(\w+))?)(/(\d+))?", re.ASCII)
+_ITEM = re.compile(r"(\*|(\w{1,9})(-(\w{1,9}))?)(/(\d{1,4}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _values(field: str, text: str, low: int, high: int, names: tuple[str, ...] =
             end = numbers.get(last, last) if last else str(high) if step else start
         if not (start.isdigit() and end.isdigit()):
             raise ValueError(f"the {field} {item!r} is not a number or a known name")
-        if not low <= int(start) <= int(end) <= high or step == "0":
+        if not low <= int(start) <= int(end) <= high or int(step or 1) == 0:
             raise ValueError(f"the {field} {item!r} is outside {low} to {high}")
         chosen |= set(range(int(start), int(end) + 1, int(step or 1)))
     return ",".join(str(value) for value in sorted(chosen))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,6 +27,7 @@ RATES_DEFAULT = (
     "bluesky.repost=0.005,bluesky.reply=0.005,bluesky.quote=0.005"
 )
 _RATE_NAMES = tuple(item.partition("=")[0] for item in RATES_DEFAULT.split(","))
+_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,13 @@ def did_you_mean(name: str, known: tuple[str, ...]) -> str:
 
 def _text(value: str) -> str:
     return value
+
+
+def _folder(value: str) -> Path | None:
+    try:
+        return Path(value).expanduser().absolute() if value else None
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _amount(value: str) -> MicroCredits:
@@ -122,8 +131,8 @@ def is_loopback(address: str) -> bool:
 def _fetch_allow(value: str) -> frozenset[str]:
     pairs = _list(value)
     for pair in pairs:
-        host, colon, port = pair.rpartition(":")
-        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        match = _HOST_PORT.fullmatch(pair)
+        if match is None or not 0 < int(match[1]) < 65536:
             raise ValueError(f"{pair!r} is not host:port, such as 127.0.0.1:8080")
     return frozenset(pair.lower() for pair in pairs)
 
@@ -225,7 +234,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("BLUESKY_HANDLE", "", "Bluesky handle", _text, later=True),
     Option("BLUESKY_APP_PASSWORD", "", "Bluesky app password, not the account's", _text, secret=True, later=True),
     Option("BLUESKY_URL", "https://bsky.social", "root of the Bluesky service", url, later=True),
-    Option("PENSTOCK_OUTBOX_DIR", "", "folder of the outbox; empty: `outbox` in the state folder", _text),
+    Option("PENSTOCK_OUTBOX_DIR", "", "folder of the outbox; empty: `outbox` in the state folder", _folder),
     Option("PENSTOCK_SITE_URL", "", "public URL of the outbox, if you serve it; makes it the canonical URL", url),
     Option("PENSTOCK_ALERT_URL", "", "webhook that is told when a person is needed", url, secret=True, later=True),
     Option("PENSTOCK_LOG_LEVEL", "info", "debug, info, warning or error", partial(_one_of, allowed=("debug", "info", "warning", "error"))),

@@ -31,6 +31,10 @@ from ledger.database import sqlite_path
 
 ETC_ENV_FILE = Path("/etc/penstock/penstock.env")
 DATABASE_NAME = "penstock.db"
+# What stands behind a closing quote, or behind a space and a hash where there are no quotes.
+_TRAILING_COMMENT = re.compile(
+    r"""^(?:'(?:\\.|[^'\\])*'\s*\S|"(?:\\.|[^"\\])*"\s*\S|[^'"].*\s#|\#)""", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +139,22 @@ def locate(env: Mapping[str, str]) -> Location:
     Raises:
         SettingsError: the database URL names something we cannot open.
     """
-    state_dir = env.get("PENSTOCK_STATE_DIR") or env.get("STATE_DIRECTORY", "").partition(":")[0]
+    state_dir = (
+        env.get("PENSTOCK_STATE_DIR", "").strip()
+        or env.get("STATE_DIRECTORY", "").partition(":")[0]
+    )
     if not state_dir:
         home = env.get("XDG_STATE_HOME") or str(
             Path(env.get("HOME") or "~").expanduser() / ".local/state"
         )
         state_dir = str(Path(home) / "penstock")
-    path = Path(state_dir).expanduser().absolute()
-    url = env.get("PENSTOCK_DATABASE_URL") or f"sqlite:///{path / DATABASE_NAME}"
+    try:
+        path = Path(state_dir).expanduser().absolute()
+    except RuntimeError as error:
+        raise SettingsError(
+            [Problem("PENSTOCK_STATE_DIR", f"{error} (got {state_dir!r})")]
+        ) from None
+    url = env.get("PENSTOCK_DATABASE_URL", "").strip() or f"sqlite:///{path / DATABASE_NAME}"
     try:
         sqlite_path(url)
     except ValueError as error:
@@ -162,7 +174,7 @@ def load(env: Mapping[str, str], *, at: datetime) -> Settings:
     reader = _Reader(env)
     values = {option.name: reader.value(option) for option in OPTIONS}
     endpoints = reader.endpoints(values["PENSTOCK_PROVIDERS"] or ())
-    reader.unknown_names(values["PENSTOCK_PROVIDERS"] or ())
+    reader.unknown_names(values["PENSTOCK_PROVIDERS"])
     ladders = {role: values[f"PENSTOCK_MODELS_{role.upper()}"] for role in Role}
     prices = PriceBook(
         values["PENSTOCK_PRICES"] or {},
@@ -215,9 +227,7 @@ def load(env: Mapping[str, str], *, at: datetime) -> Settings:
         publishing=Publishing(
             publishers=values["PENSTOCK_PUBLISHERS"],
             approval=values["PENSTOCK_APPROVAL"],
-            outbox_dir=Path(
-                values["PENSTOCK_OUTBOX_DIR"] or location.state_dir / "outbox"
-            ).expanduser(),
+            outbox_dir=values["PENSTOCK_OUTBOX_DIR"] or location.state_dir / "outbox",
             site_url=values["PENSTOCK_SITE_URL"],
         ),
         log_level=values["PENSTOCK_LOG_LEVEL"],
@@ -275,15 +285,17 @@ class _Reader:
                 self.problem(f"{setting}_URL", f"{error} (got {url!r})")
         return found
 
-    def unknown_names(self, providers: tuple[str, ...]) -> None:
+    def unknown_names(self, providers: tuple[str, ...] | None) -> None:
         """A typo must not silently switch a limit off."""
         known = set(_BY_NAME)
         known |= {f"{option.name}_FILE" for option in OPTIONS if option.secret}
-        for provider in providers:
+        for provider in providers or ():
             prefix = f"PENSTOCK_PROVIDER_{provider.upper()}"
             known |= {f"{prefix}_URL", f"{prefix}_KEY", f"{prefix}_KEY_FILE"}
         for name in sorted(self._env):
-            if name.startswith("PENSTOCK_") and name not in known:
+            # Where the providers cannot be read, nobody can say which names are theirs.
+            unclear = providers is None and name.startswith("PENSTOCK_PROVIDER_")
+            if name.startswith("PENSTOCK_") and name not in known and not unclear:
                 self.problem(name, f"there is no such setting{did_you_mean(name, tuple(known))}")
 
     def ladders(
@@ -357,16 +369,14 @@ def _read_env_file(path: Path) -> dict[str, str]:
     values: dict[str, str] = {}
     problems = []
     for binding in parse_stream(io.StringIO(text)):
-        line = f"{path} line {binding.original.line}"
-        written = binding.original.string.strip()
+        written = binding.original.string
+        # The parser counts from the blank lines before a binding.
+        blank = written[: len(written) - len(written.lstrip())].count("\n")
+        line = f"{path} line {binding.original.line + blank}"
         if binding.error or (binding.key is not None and binding.value is None):
             problems.append(Problem(line, "not NAME=value; put quotes around values with spaces"))
         elif binding.key is not None:
-            if (
-                re.search(r"\s#", written)
-                and binding.value is not None
-                and "#" not in binding.value
-            ):
+            if _TRAILING_COMMENT.search(written.partition("=")[2].strip()):
                 problems.append(
                     Problem(line, "put the comment on a line of its own: systemd reads it as value")
                 )

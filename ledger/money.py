@@ -7,13 +7,15 @@ everywhere else an amount is a `MicroCredits`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Self
 
 MICRO_PER_CREDIT = 1_000_000
 # A billion credits. Nine thousand such amounts still fit SQLite's 64-bit integers.
 MICRO_MAX = 1_000_000_000 * MICRO_PER_CREDIT
+# ASCII only: \d would read the digits of every script, which nobody means in a budget.
+_DECIMAL = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?")
 
 
 class AmountError(ValueError):
@@ -33,31 +35,22 @@ class MicroCredits:
     @classmethod
     def parse(cls, text: str) -> Self:
         """
-        Read what a person typed, such as `4.81`.
+        Read what a person typed, such as `4.81`, exactly.
 
         Raises:
-            AmountError: not a finite decimal, finer than a millionth, or beyond a billion.
+            AmountError: not a plain decimal, finer than a millionth, or beyond a billion.
         """
-        if not text.isascii():
-            # Decimal() reads digits of every script, which nobody means in a budget.
-            raise AmountError(f"{text!r} is not a decimal number")
-        try:
-            value = Decimal(text.strip())
-        except InvalidOperation:
-            raise AmountError(f"{text!r} is not a decimal number") from None
-        return cls.of(value)
-
-    @classmethod
-    def of(cls, credits: Decimal) -> Self:
-        """Convert decimal credits exactly, or raise AmountError."""
-        if not credits.is_finite():
-            raise AmountError(f"{credits} is not a finite amount")
-        if abs(credits) > MICRO_MAX // MICRO_PER_CREDIT:
-            raise AmountError(f"{credits} is more than a billion credits")
-        scaled = credits.scaleb(6)
-        if scaled != scaled.to_integral_value():
-            raise AmountError(f"{credits} is finer than a millionth of a credit")
-        return cls(int(scaled))
+        match = _DECIMAL.fullmatch(text.strip())
+        if match is None:
+            raise AmountError(f"{_shown(text)} is not a decimal number")
+        sign, whole, fraction = match[1], match[2] or "0", (match[3] or "").rstrip("0")
+        if len(fraction) > 6:
+            raise AmountError(f"{_shown(text)} is finer than a millionth of a credit")
+        whole = whole.lstrip("0") or "0"
+        micro = int(whole[:12]) * MICRO_PER_CREDIT + int(fraction.ljust(6, "0"))
+        if len(whole) > 12 or micro > MICRO_MAX:
+            raise AmountError(f"{_shown(text)} is more than a billion credits")
+        return cls(-micro if sign == "-" else micro)
 
     def __str__(self) -> str:
         """Decimal credits with six places, as every report prints them."""
@@ -90,3 +83,8 @@ ZERO = MicroCredits(0)
 def divide_up(numerator: int, denominator: int) -> int:
     """Divide whole numbers, rounding up: a cost is rounded against us."""
     return -(-numerator // denominator)
+
+
+def _shown(text: str) -> str:
+    """What was typed, short enough for a message."""
+    return repr(text if len(text) <= 40 else f"{text[:39]}…")

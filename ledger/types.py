@@ -22,7 +22,7 @@ def to_text(at: datetime) -> str:
     """ISO 8601 in UTC with microseconds: a fixed width, so text order is time order."""
     if at.tzinfo is None:
         raise ValueError("a time without a zone says nothing")
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def from_text(text: str) -> datetime:

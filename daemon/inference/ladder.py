@@ -6,6 +6,7 @@ Values only. A rung is one model at one provider, or the digest, which needs no 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,7 +73,7 @@ def parse_rung(text: str) -> Rung:
         ValueError: one of the two is missing.
     """
     provider, slash, model = text.strip().partition("/")
-    if not (provider and slash and model):
+    if not (provider and slash and model) or re.search(r"[\s;]", text.strip()):
         raise ValueError(f"{text.strip()!r} is not provider/model")
     return Rung(provider.lower(), model)
 

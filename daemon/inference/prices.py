@@ -18,6 +18,7 @@ from ledger.money import MicroCredits, divide_up
 
 TOKENS_PER_PRICE = 1_000_000
 PROMPT_TOKENS_MAX = 100_000
+_NOT_BY_TOKENS_ALONE = ("requests_kcount", "output_reasoning_mtok", "output_citation_mtok")
 
 
 class UnknownPrice(Exception):
@@ -128,6 +129,9 @@ def _list_price(rung: Rung, url: str, at: datetime) -> Price | None:
     except LookupError:
         return None
     listed = info.get_prices(at)
+    if any(getattr(listed, name, None) for name in _NOT_BY_TOKENS_ALONE):
+        # A hold from token prices would be too small; the operator's own price can allow for it.
+        return None
     fresh, cached, output = (
         _micro(getattr(listed, name, None))
         for name in ("input_mtok", "cache_read_mtok", "output_mtok")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Index, Row, Text, select
@@ -107,10 +107,15 @@ def remember(tx: Connection, location: str, items: Sequence[Item], at: datetime)
             _entry.insert().values(
                 feed=location, guid=item.guid, url=item.url, title=item.title,
                 author=item.author, summary=item.summary, text=item.text,
-                published_at=item.published_at, seen_at=at,
+                # An entry from the future would be news for ever.
+                published_at=item.published_at if _plausible(item, at) else None, seen_at=at,
             )
         )  # fmt: skip
     return len(fresh)
+
+
+def _plausible(item: Item, at: datetime) -> bool:
+    return item.published_at is not None and item.published_at <= at + timedelta(days=1)
 
 
 def unused(tx: Connection, locations: Sequence[str], *, newer_than: datetime) -> list[Row[Any]]:

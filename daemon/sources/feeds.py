@@ -30,6 +30,8 @@ OPML_FEEDS_MAX = 200
 TITLE_MAX = 300
 SUMMARY_MAX = 2_000
 TEXT_MAX = 20_000
+# The web is younger; year 1 is .NET's zero, 1970 is Unix's.
+FIRST_YEAR = 1990
 
 
 class FeedError(Exception):
@@ -74,7 +76,8 @@ class FeedReader:
                     archive.note_feed(tx, location, at=self._clock.now(), error=str(error))
                 continue
             visited.append(location)
-            fresh = [feed for feed in listed if feed not in seen][:OPML_FEEDS_MAX]
+            room = len(locations) + OPML_FEEDS_MAX - len(seen)
+            fresh = [feed for feed in listed if feed not in seen][: max(0, room)]
             seen.update(fresh)
             queue += fresh
         return Poll(visited, problems)
@@ -162,7 +165,7 @@ def parse_opml(body: bytes) -> list[str]:
     try:
         # expat bounds entity expansion, and no external entity is ever resolved.
         root = ElementTree.fromstring(body)  # noqa: S314
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise FeedError(f"its OPML is broken: {error}") from None
     urls = (outline.get("xmlUrl", "") for outline in root.iter("outline"))
     return [url for url in dict.fromkeys(urls) if _is_web(url)][:OPML_FEEDS_MAX]
@@ -199,13 +202,14 @@ def _is_web(url: str) -> bool:
 
 
 def _time(parsed: struct_time | None) -> datetime | None:
-    """Aware UTC; None for dates no calendar has."""
+    """Aware UTC; None for dates no calendar has, and for those before there were feeds."""
     if parsed is None:
         return None
     try:
-        return datetime.fromtimestamp(calendar.timegm(parsed), UTC)
+        found = datetime.fromtimestamp(calendar.timegm(parsed), UTC)
     except (ValueError, OverflowError, OSError, TypeError):
         return None
+    return found if found.year >= FIRST_YEAR else None
 
 
 def _short(full: str, length_max: int) -> str:

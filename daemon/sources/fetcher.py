@@ -14,6 +14,7 @@ import socket
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -93,6 +94,10 @@ class Fetcher:
             trust_env=False,
             follow_redirects=False,
             timeout=policy.timeout_s,
+            # A connection is pooled by the address we pinned, so one that was verified for a host
+            # would serve another on the same address; and a cookie would follow it.
+            limits=httpx.Limits(max_keepalive_connections=0),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
         )
 
@@ -113,7 +118,7 @@ class Fetcher:
                     answer = await self._get_once(url, conditional)
             except TimeoutError:
                 raise FetchError("too slow") from None
-            except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
                 raise FetchError(_reason(error)) from error
             if isinstance(answer, Fetched):
                 return answer
@@ -147,8 +152,8 @@ class Fetcher:
                 url,
                 body,
                 response.headers.get("content-type", ""),
-                response.headers.get("etag"),
-                response.headers.get("last-modified"),
+                _validator(response.headers.get("etag")),
+                _validator(response.headers.get("last-modified")),
             )
 
     async def _checked_address(self, url: str) -> tuple[str, str]:
@@ -160,13 +165,15 @@ class Fetcher:
         """
         try:
             parts = urlsplit(url)
-            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+            usual = {"http": 80, "https": 443}[parts.scheme]
+            port = parts.port or usual
         except (ValueError, KeyError):
             raise FetchError("not an http or https address") from None
         host = (parts.hostname or "").rstrip(".")
         if not host or parts.username is not None:
             raise FetchError("not an address we read")
-        allowed = f"{host}:{port}" in self._policy.allow
+        written = f"[{host}]" if ":" in host else host
+        allowed = f"{written}:{port}" in self._policy.allow
         if not allowed and port not in (80, 443):
             raise FetchError(f"port {port} is not read (PENSTOCK_FETCH_ALLOW)")
         addresses = await self._resolve(httpx.URL(url).raw_host.decode("ascii").strip("[]"), port)
@@ -207,7 +214,14 @@ async def _bounded_body(response: httpx.Response) -> bytes:
                 raise FetchError("its compression is broken") from None
             if received > BYTES_MAX or len(body) > BYTES_MAX:
                 raise FetchError(f"larger than {BYTES_MAX // 1_000_000} MB")
+    if inflate is not None and (not inflate.eof or inflate.unused_data):
+        raise FetchError("its compression is cut short or has more than one part")
     return bytes(body)
+
+
+def _validator(value: str | None) -> str | None:
+    """A validator we can send back as it came; others are as good as none."""
+    return value if value and value.isascii() and value.isprintable() else None
 
 
 def _reason(error: Exception) -> str:

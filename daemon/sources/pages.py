@@ -82,7 +82,7 @@ def extract(fetched: Fetched) -> tuple[str, str]:
     """
     kind = fetched.content_type.partition(";")[0].strip().lower()
     if kind == "text/plain":
-        title, body = "", text.clean(_decode(fetched))
+        title, body = "", _plain(fetched)
     elif kind in ("", "text/html", "application/xhtml+xml", "application/xml", "text/xml"):
         title, body = _extract_html(fetched)
     else:
@@ -107,11 +107,18 @@ def _extract_html(fetched: Fetched) -> tuple[str, str]:
     return title[:300], text.clean(document.text)
 
 
+def _plain(fetched: Fetched) -> str:
+    decoded = _decode(fetched)
+    if "\0" in decoded or fetched.body.startswith(b"%PDF-"):
+        raise FetchError("it is not a text, whatever it says it is")
+    return text.clean(decoded)
+
+
 def _decode(fetched: Fetched) -> str:
     match = re.search(r"charset=[\"']?([\w.:-]+)", fetched.content_type, re.IGNORECASE)
     try:
         return fetched.body.decode(match[1] if match else "utf-8", "replace")
-    except LookupError:
+    except (LookupError, ValueError):
         return fetched.body.decode("utf-8", "replace")
 
 

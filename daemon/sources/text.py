@@ -6,10 +6,16 @@ import html
 import re
 import unicodedata
 
+# Neither pattern can look past the next "<", so both are linear in what strangers send.
 _BLOCK = re.compile(
-    r"</?(?:p|div|br|li|ul|ol|h[1-6]|tr|table|blockquote|pre|section|article)\b[^>]*>",
+    r"</?(?:p|div|br|li|ul|ol|h[1-6]|tr|table|blockquote|pre|section|article)\b[^<>]*>",
     re.IGNORECASE,
 )
+_TAG = re.compile(r"<[a-z/!?][^<>]*>", re.IGNORECASE)
+_UNSEEN = re.compile(r"<(script|style|noscript)\b[^<>]*>", re.IGNORECASE)
+MARKUP_MAX = 200_000
+# Shown as nothing, though Unicode calls them letters or marks; some can carry bytes.
+_BLANK = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0")
 _SPACE = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\s*\n\s*")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÞА-Я])|\n+")
@@ -20,15 +26,12 @@ def is_hidden(character: str) -> bool:
     Whether a character shows nothing and may carry something.
 
     Control, format (zero-width, bidi overrides, the tag block), private-use and unassigned
-    characters; newline and tab are not among them.
+    characters, fillers and the variation selectors that carry bytes; not newline and tab.
     """
-    return character not in "\n\t" and unicodedata.category(character) in (
-        "Cc",
-        "Cf",
-        "Co",
-        "Cs",
-        "Cn",
-    )
+    if character in "\n\t":
+        return False
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Cn")
+    return hidden or character in _BLANK or "\U000e0100" <= character <= "\U000e01ef"
 
 
 def clean(text: str) -> str:
@@ -38,12 +41,24 @@ def clean(text: str) -> str:
 
 
 def from_markup(markup: str) -> str:
-    """The text of an HTML fragment, a line per block."""
-    import nh3
+    """
+    The text of an HTML fragment, a line per block.
 
-    spaced = _BLOCK.sub(lambda tag: f"\n{tag[0]}", markup)
-    bare = nh3.clean(spaced, tags=set(), clean_content_tags={"script", "style", "noscript"})
-    return clean(html.unescape(bare))
+    The result is plain text, to be escaped like any other before it is shown as markup.
+    """
+    lines = _BLOCK.sub("\n", _without_scripts(markup[:MARKUP_MAX]))
+    return clean(html.unescape(_TAG.sub("", lines)))
+
+
+def _without_scripts(markup: str) -> str:
+    """Without what no reader sees; an element that is never closed takes the rest with it."""
+    lower, kept, position = markup.lower(), [], 0
+    while (opening := _UNSEEN.search(markup, position)) is not None:
+        kept.append(markup[position : opening.start()])
+        position = lower.find(f"</{opening[1].lower()}", opening.end())
+        if position < 0:
+            return "".join(kept)
+    return "".join([*kept, markup[position:]])
 
 
 def sentences(text: str) -> list[str]:

@@ -1,0 +1,290 @@
+"""Prices are whole numbers with a source, and a ladder says in which order they are paid."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.inference import prices
+from daemon.inference.ladder import Ladder, Role, Rung, Tier, parse_ladder, parse_rung
+from daemon.inference.prices import Price, PriceBook, UnknownPrice, Usage, parse_prices
+from ledger.money import MicroCredits
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+OPENAI = {"llm": "https://api.openai.com/v1"}
+
+# Micro-credits per million tokens, up to a thousand credits; tokens up to a few millions.
+MICROS = st.one_of(st.just(0), st.integers(0, 10), st.integers(0, 1_000_000_000))
+TOKENS = st.one_of(st.just(0), st.integers(0, 10), st.integers(0, 5_000_000))
+PRICES = st.builds(Price, MICROS, MICROS, MICROS, st.just("test"))
+
+
+# The operator's own
+
+
+def test_own_prices_are_read_in_credits_per_million_tokens() -> None:
+    read = parse_prices(
+        " llm/gpt-4o=2.5, 1.25 ,10 ;LLM/vendor/model:free=0,0,0;; local/*=0.000001,0,1;a/b=c=1,2,3 "
+    )
+    assert read == {
+        "llm/gpt-4o": Price(2_500_000, 1_250_000, 10_000_000, "PENSTOCK_PRICES"),
+        "llm/vendor/model:free": Price(0, 0, 0, "PENSTOCK_PRICES"),
+        "local/*": Price(1, 0, 1_000_000, "PENSTOCK_PRICES"),
+        "a/b=c": Price(1_000_000, 2_000_000, 3_000_000, "PENSTOCK_PRICES"),
+    }
+
+
+def test_no_text_is_no_prices() -> None:
+    assert parse_prices("") == parse_prices(" ; ") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("llm/a", "is not provider/model=input,cached,output"),
+        ("llm/a=1", "is not provider/model=input,cached,output"),
+        ("llm/a=1,2", "is not provider/model=input,cached,output"),
+        ("llm/a=1,2,3,4", "is not provider/model=input,cached,output"),
+        ("=1,2,3", "is not provider/model=input,cached,output"),
+        ("a=1,2,3", "is not provider/model"),
+        ("/a=1,2,3", "is not provider/model"),
+        ("llm/=1,2,3", "is not provider/model"),
+        ("llm/a=1,2,", "is not a decimal"),
+        ("llm/a=1,2,free", "is not a decimal"),
+        ("llm/a=1,2,nan", "not a decimal number"),
+        ("llm/a=1,2,-3", "negative price"),
+        ("llm/a=0.0000001,1,1", "finer than a millionth"),
+        ("llm/a=1,2,3 llm/b=1,2,3", "is not"),
+    ],
+)
+def test_a_price_that_cannot_be_read_is_refused_with_its_item(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_prices(f"ok/ok=1,1,1;{text}")
+
+
+# What a reply costs
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "micro"),
+    [
+        ((2_500_000, 1_250_000, 10_000_000), (1000, 0, 500), 7500),
+        # Cached tokens are part of the input and are not paid twice.
+        ((2_500_000, 1_250_000, 10_000_000), (1000, 400, 500), 7000),
+        ((2_500_000, 1_250_000, 10_000_000), (1000, 1000, 0), 1250),
+        ((3_000_000, 300_000, 15_000_000), (0, 0, 1), 15),
+        # The next whole micro-credit, and only that.
+        ((1, 1, 1), (1, 0, 0), 1),
+        ((1, 0, 1), (500_000, 0, 500_000), 1),
+        ((1, 0, 1), (500_000, 0, 500_001), 2),
+        ((270_000, 70_000, 1_100_000), (3, 1, 2), 3),
+        ((0, 0, 0), (10**6, 0, 10**6), 0),
+        ((2_500_000, 1_250_000, 10_000_000), (0, 0, 0), 0),
+        # A cache that costs more than plain input is charged what it costs.
+        ((1_000_000, 2_000_000, 0), (10, 4, 0), 14),
+    ],
+)
+def test_a_reply_costs_what_its_tokens_cost_rounded_up_once(
+    price: tuple[int, int, int], usage: tuple[int, int, int], micro: int
+) -> None:
+    assert Price(*price, "test").cost(Usage(*usage)) == MicroCredits(micro)
+
+
+def test_written_cache_and_hidden_reasoning_are_already_in_input_and_output() -> None:
+    price = Price(2_000_000, 1_000_000, 4_000_000, "test")
+    plain = Usage(1000, 100, 500)
+    told = Usage(1000, 100, 500, cache_write=300, reasoning=400)
+    assert price.cost(told) == price.cost(plain)
+
+
+@given(PRICES, TOKENS, TOKENS, TOKENS)
+def test_a_cost_is_exact_but_for_less_than_one_micro_credit(
+    price: Price, fresh: int, cached: int, output: int
+) -> None:
+    exact = Fraction(fresh * price.input + cached * price.cached + output * price.output, 10**6)
+    cost = price.cost(Usage(fresh + cached, cached, output)).micro
+    assert exact <= cost < exact + 1
+
+
+@given(PRICES, TOKENS, TOKENS, st.data())
+def test_no_usage_within_its_bounds_costs_more_than_the_worst_case(
+    price: Price, input_max: int, output_max: int, data: st.DataObject
+) -> None:
+    used = data.draw(st.integers(0, input_max))
+    usage = Usage(used, data.draw(st.integers(0, used)), data.draw(st.integers(0, output_max)))
+    assert price.cost(usage) <= price.worst_case(input_max=input_max, output_max=output_max)
+
+
+@given(PRICES, TOKENS, TOKENS)
+def test_the_worst_case_can_happen(price: Price, input_max: int, output_max: int) -> None:
+    costs = [price.cost(Usage(input_max, cached, output_max)) for cached in (0, input_max)]
+    assert max(costs) == price.worst_case(input_max=input_max, output_max=output_max)
+
+
+def test_only_what_is_free_has_a_worst_case_of_nothing() -> None:
+    assert not Price(0, 0, 0, "x").worst_case(input_max=10**9, output_max=10**9)
+    assert Price(0, 1, 0, "x").worst_case(input_max=1, output_max=0) == MicroCredits(1)
+
+
+# Looking a price up
+
+
+def test_the_operators_line_comes_before_the_star_which_comes_before_the_list() -> None:
+    rung = Rung("llm", "gpt-4o")
+    own, star = Price(1, 1, 1, "own"), Price(2, 2, 2, "star")
+    assert PriceBook({str(rung): own, "llm/*": star}, OPENAI).price(rung, NOW) == own
+    assert PriceBook({"llm/*": star}, OPENAI).price(rung, NOW) == star
+    listed = PriceBook({"llm/gpt-4o-mini": own, "other/*": star}, OPENAI).price(rung, NOW)
+    assert listed.source == "genai-prices:openai/gpt-4o"
+
+
+def test_an_own_price_of_zero_is_a_price() -> None:
+    free = Price(0, 0, 0, "own")
+    assert PriceBook({"llm/gpt-4o": free}, OPENAI).price(Rung("llm", "gpt-4o"), NOW) == free
+
+
+@pytest.mark.parametrize(
+    ("url", "model", "provider"),
+    [
+        ("https://api.openai.com/v1", "gpt-4o", "openai"),
+        ("https://openrouter.ai/api/v1", "anthropic/claude-sonnet-4.5", "openrouter"),
+        ("https://api.anthropic.com/v1", "claude-sonnet-4-5", "anthropic"),
+        ("https://api.deepseek.com/v1", "deepseek-chat", "deepseek"),
+    ],
+)
+def test_a_list_price_is_known_by_the_providers_address(
+    url: str, model: str, provider: str
+) -> None:
+    price = PriceBook({}, {"llm": url}).price(Rung("llm", model), NOW)
+    assert price.source.startswith(f"genai-prices:{provider}/")
+    # A million tokens cost somewhere between a cent and a hundred credits: the unit is right.
+    assert 10_000 <= price.cached <= price.input < price.output <= 100_000_000
+
+
+def test_a_list_price_is_the_lists_own_to_the_micro_credit() -> None:
+    from genai_prices.data_snapshot import get_snapshot
+
+    _, info = get_snapshot().find_provider_model("gpt-4o", None, "openai", None)
+    listed = info.get_prices(NOW)
+    price = PriceBook({}, OPENAI).price(Rung("llm", "gpt-4o"), NOW)
+    figures = (listed.input_mtok, listed.cache_read_mtok, listed.output_mtok)
+    assert (price.input, price.cached, price.output) == tuple(
+        int(Decimal(str(figure)) * 1_000_000) for figure in figures
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "model"),
+    [
+        ("https://gateway.example/v1", "gpt-4o"),
+        ("http://127.0.0.1:8000/v1", "gpt-4o"),
+        ("https://proxy.example/api.openai.com/v1", "gpt-4o"),
+        ("", "gpt-4o"),
+        ("https://api.openai.com/v1", "no-such-model"),
+        ("https://openrouter.ai/api/v1", "no/such"),
+    ],
+)
+def test_a_model_or_gateway_nobody_lists_has_no_price_and_is_never_free(
+    url: str, model: str
+) -> None:
+    rung = Rung("llm", model)
+    with pytest.raises(UnknownPrice) as unknown:
+        PriceBook({}, {"llm": url}).price(rung, NOW)
+    assert unknown.value.rung == rung
+    assert f"PENSTOCK_PRICES=llm/{model}=INPUT,CACHED,OUTPUT" in str(unknown.value)
+
+
+def test_a_provider_without_an_address_has_no_list_price() -> None:
+    with pytest.raises(UnknownPrice):
+        PriceBook({}, {}).price(Rung("llm", "gpt-4o"), NOW)
+
+
+def test_a_listed_model_with_a_fee_that_tokens_do_not_show_is_not_priced_by_tokens() -> None:
+    # Perplexity charges for each request as well: by tokens alone a call would cost too little.
+    from genai_prices.data_snapshot import get_snapshot
+
+    provider, info = get_snapshot().find_provider_model("sonar", None, "perplexity", None)
+    fee = info.get_prices(NOW).requests_kcount
+    if provider.id != "perplexity" or not fee:
+        pytest.skip("NOT RUN: the list has no fee for a request of sonar any more")
+    book = PriceBook({}, {"llm": "https://api.perplexity.ai"})
+    with pytest.raises(UnknownPrice):
+        book.price(Rung("llm", "sonar"), NOW)
+
+
+def test_of_tiered_prices_the_dearest_that_our_prompts_reach_is_taken() -> None:
+    from genai_prices.types import Tier as Step
+    from genai_prices.types import TieredPrices
+
+    below, above = prices.PROMPT_TOKENS_MAX - 1, prices.PROMPT_TOKENS_MAX + 100_000
+    tiers = [Step(start=below, price=Decimal(3)), Step(start=above, price=Decimal(9))]
+    assert prices._micro(TieredPrices(base=Decimal(2), tiers=tiers)) == 3_000_000
+    cheaper = [Step(start=below, price=Decimal(1))]
+    assert prices._micro(TieredPrices(base=Decimal(2), tiers=cheaper)) == 2_000_000
+    assert prices._micro(Decimal("0.0000001")) == 1
+    assert prices._micro(Decimal(0)) == 0
+    assert prices._micro(None) is None
+
+
+# Ladders
+
+
+@pytest.mark.parametrize(
+    ("text", "ladder"),
+    [
+        ("digest", Ladder((), ends_in_digest=True)),
+        (" digest ", Ladder((), ends_in_digest=True)),
+        ("llm/a", Ladder((Rung("llm", "a"),), ends_in_digest=False)),
+        (
+            "llm/a>LLM/b/c:d > digest",
+            Ladder((Rung("llm", "a"), Rung("llm", "b/c:d")), ends_in_digest=True),
+        ),
+        ("llm/A-b", Ladder((Rung("llm", "A-b"),), ends_in_digest=False)),
+    ],
+)
+def test_a_ladder_is_read_best_first(text: str, ladder: Ladder) -> None:
+    assert parse_ladder(text) == ladder
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", ">", "llm/a >", "> llm/a", "llm/a > > digest", "digest > llm/a", "digest > digest",
+     "llm/a > digest > llm/b", "gpt-4o", "llm/", "/a"],
+)  # fmt: skip
+def test_a_ladder_with_a_hole_or_a_digest_in_the_middle_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"provider/model|last rung"):
+        parse_ladder(text)
+
+
+def test_the_first_slash_ends_the_providers_name_and_the_rest_goes_on_the_wire() -> None:
+    rung = parse_rung(" OpenRouter/Anthropic/claude:free ")
+    assert rung == Rung("openrouter", "Anthropic/claude:free")
+    assert str(rung) == "openrouter/Anthropic/claude:free"
+
+
+@pytest.mark.parametrize(
+    ("length", "starts"),
+    # surplus, standard, economy, throttled
+    [(0, (0, 0, 0, 0)), (1, (0, 0, 0, 0)), (2, (0, 0, 1, 1)), (3, (0, 0, 1, 2)), (5, (0, 0, 1, 4))],
+)
+def test_a_tier_begins_on_its_rung_clamped_to_what_there_is(
+    length: int, starts: tuple[int, ...]
+) -> None:
+    ladder = Ladder(tuple(Rung("llm", str(n)) for n in range(length)))
+    tiers = (Tier.SURPLUS, Tier.STANDARD, Tier.ECONOMY, Tier.THROTTLED)
+    assert tuple(ladder.start(tier) for tier in tiers) == starts
+    for tier, start in zip(tiers, starts, strict=True):
+        assert tuple(ladder.from_tier(tier)) == ladder.paid[start:]
+
+
+def test_nothing_is_paid_while_dormant() -> None:
+    assert tuple(Ladder((Rung("llm", "a"),)).from_tier(Tier.DORMANT)) == ()
+
+
+def test_every_role_has_a_setting_of_its_name() -> None:
+    assert [role.upper() for role in Role] == ["RESEARCH", "WRITE", "EDIT"]

@@ -61,6 +61,10 @@ class Report:
 class Parked(Exception):
     """The run waits for something to pass and is gone on with later."""
 
+    def __init__(self, reason: str, outcome: RunOutcome = RunOutcome.FAILED) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+
 
 class Cycle:
     """The story of a run."""
@@ -199,8 +203,8 @@ class Cycle:
     async def _become_digest(self, steps: Steps, reason: str) -> None:
         if DIGEST_DESTINATION not in self._names():
             raise Failed(f"{reason}; and there is no outbox for a digest")
-        await steps.decide("digest", f"the run becomes a digest: {reason}", {})
         async with self._books.write() as tx:
+            steps.decide(tx, "digest", f"the run becomes a digest: {reason}", {})
             journal.change_run(tx, steps.run, kind=journal.DIGEST)
             archive.release(tx, steps.run)
 
@@ -248,7 +252,7 @@ class Cycle:
             if row.kind == journal.ARTICLE or p.name == DIGEST_DESTINATION
         ]
         if not known and (full := self._day_is_full()):
-            raise Parked(full)
+            raise Parked(full, RunOutcome.SKIPPED)
         waiting = []
         for publisher in due:
             state = known[publisher.name].state if publisher.name in known else None
@@ -353,7 +357,16 @@ class Cycle:
         return RunOutcome.FAILED, problems or "no destination was due"
 
     async def _rehearsed(self, run: str, manuscript: Manuscript) -> Report:
-        """Close a dry run; its entries are free again, since nothing went out."""
+        """
+        End a dry run, and give its entries back, since nothing went out.
+
+        A run that has begun to be published only waits: closing it would lose track of it.
+        """
+        with self._books.read() as tx:
+            begun = journal.publications(tx, run=run)
+        if begun:
+            reason = "its publishing had begun; `penstock once` goes on with it"
+            return self._report(run, RunOutcome.DRY_RUN, reason, manuscript=manuscript)
         async with self._books.write() as tx:
             archive.release(tx, run)
         return await self._close(run, RunOutcome.DRY_RUN, "nothing was published", manuscript)
@@ -368,11 +381,11 @@ class Cycle:
             journal.finish_run(tx, run, outcome=outcome, reason=reason, at=self._clock.now())
         return self._report(run, outcome, reason, manuscript=manuscript)
 
-    async def _park(self, run: str, reason: Exception) -> Report:
+    async def _park(self, run: str, reason: Parked | Paused) -> Report:
         async with self._books.write() as tx:
             journal.change_run(tx, run, state=RunState.PARKED, reason=str(reason))
         paused = isinstance(reason, Paused)
-        outcome = RunOutcome.SKIPPED if paused else RunOutcome.FAILED
+        outcome = RunOutcome.SKIPPED if isinstance(reason, Paused) else reason.outcome
         text = f"parked, `penstock once` goes on with it: {reason}"
         return self._report(run, outcome, text, paused=paused)
 

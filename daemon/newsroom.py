@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -124,9 +124,7 @@ class Newsroom:
             poll = await self.feeds.poll(self.feed_policy.feeds)
             return {"locations": list(poll.locations), "problems": list(poll.problems)}
 
-        found = await steps.work("feeds", act)
-        for problem in found["problems"]:
-            await steps.decide("feed", f"left out a feed: {problem}", {})
+        found = await steps.work("feeds", act, self._remark(steps, "left out a feed: "))
         if not found["locations"]:
             raise Abstain("no feed could be read: " + "; ".join(found["problems"]))
         return list(found["locations"])
@@ -149,10 +147,8 @@ class Newsroom:
 
         def use(tx: Connection, chosen: Output) -> None:
             archive.use(tx, steps.run, list(chosen["urls"]))
-            journal.decide(
-                tx, run=steps.run, kind=name, sentence=chosen["reason"],
-                inputs={"chosen": chosen["urls"], "scores": chosen["scores"]}, at=self.clock.now(),
-            )  # fmt: skip
+            inputs = {"chosen": chosen["urls"], "scores": chosen["scores"]}
+            steps.decide(tx, name, chosen["reason"], inputs)
 
         chosen = await steps.work(name, act, use)
         if not chosen["urls"]:
@@ -191,12 +187,11 @@ class Newsroom:
             for source in output["sources"]:
                 journal.add_source(
                     tx, steps.run, id=source["id"], url=source["url"], title=source["title"],
-                    text=source.pop("text"), fetched_at=self.clock.now(),
+                    text=source["text"], fetched_at=self.clock.now(),
                 )  # fmt: skip
+            self._remark(steps)(tx, output)
 
         output = await steps.work("read", act, keep)
-        for problem in output["problems"]:
-            await steps.decide("page", problem, {})
         with self.books.read() as tx:
             rows = journal.sources(tx, steps.run)
         if not rows:
@@ -204,6 +199,15 @@ class Newsroom:
                 "none of the chosen pages could be read: " + "; ".join(output["problems"])
             )
         return {row.id: Evidence(row.id, row.url, row.title, row.text) for row in rows}
+
+    def _remark(self, steps: Steps, prefix: str = "") -> Callable[[Connection, Output], None]:
+        """Keep the problems a step met as decisions of the run, once."""
+
+        def remark(tx: Connection, output: Output) -> None:
+            for problem in output["problems"]:
+                steps.decide(tx, "left out", f"{prefix}{problem}", {})
+
+        return remark
 
     async def _read_one(self, entry: Any) -> tuple[Output | None, str | None]:
         """A page, or what the feed itself carries of it, or neither; and what went wrong."""
@@ -249,7 +253,7 @@ class Newsroom:
         if failures and len(failures) == len(results) and not again:
             raise self._way_down(Role.RESEARCH, failures[0]) from failures[0]
         for failure in failures:
-            await steps.decide("research", f"a question stays unanswered: {failure}", {})
+            await steps.remark("research", f"a question stays unanswered: {failure}")
 
     async def _note(
         self, steps: Steps, evidence: Mapping[str, Evidence], name: str, question: str
@@ -265,7 +269,7 @@ class Newsroom:
             try:
                 await self._pin(steps, evidence, f"{name}-again", again)
             except (NoAnswer, NotAllowed) as error:
-                await steps.decide("research", f"{name} was not repaired: {error}", {})
+                await steps.remark("research", f"{name} was not repaired: {error}")
 
     async def _pin(
         self,

@@ -162,12 +162,13 @@ def locate(env: Mapping[str, str]) -> Location:
     return Location(path, url)
 
 
-def load(env: Mapping[str, str], *, at: datetime) -> Settings:
+def load(env: Mapping[str, str], *, at: datetime, for_run: bool = True) -> Settings:
     """
     Read every setting from what `environment` returned.
 
     Args:
         at: now; a schedule must still fire after it, and prices must be known for it.
+        for_run: also ask for what a run cannot do without: feeds, a niche, providers, prices.
     Raises:
         SettingsError: with every problem there is.
     """
@@ -180,13 +181,10 @@ def load(env: Mapping[str, str], *, at: datetime) -> Settings:
         values["PENSTOCK_PRICES"] or {},
         {name: endpoint.url for name, endpoint in endpoints.items()},
     )
-    reader.ladders(ladders, values["PENSTOCK_PROVIDERS"], endpoints, prices, at)
-    if not values["PENSTOCK_FEEDS"]:
-        reader.problem("PENSTOCK_FEEDS", "name at least one feed URL, OPML file or feed file")
-    if any(ladder and ladder.paid for ladder in ladders.values()) and not values["PENSTOCK_NICHE"]:
-        reader.problem(
-            "PENSTOCK_NICHE", "say what the publication is about before a model is paid for it"
-        )
+    if for_run:
+        reader.ladders(ladders, values["PENSTOCK_PROVIDERS"], endpoints, prices, at)
+        paid = any(ladder and ladder.paid for ladder in ladders.values())
+        reader.subject(values["PENSTOCK_FEEDS"], values["PENSTOCK_NICHE"], paid=paid)
     zone = values["PENSTOCK_TIMEZONE"] or ZoneInfo("UTC")
     publish, collect, _ = (
         reader.cron(f"PENSTOCK_{name}_CRON", values[f"PENSTOCK_{name}_CRON"], zone, at)
@@ -318,6 +316,15 @@ class _Reader:
                 elif (endpoint := endpoints.get(rung.provider)) is not None:
                     self._reachable(endpoint, lacking)
                     self._priced(rung, prices, at, lacking)
+
+    def subject(self, feeds: tuple[str, ...], niche: tuple[str, ...], *, paid: bool) -> None:
+        """A run needs something to read, and a paid one something to be about."""
+        if not feeds:
+            self.problem("PENSTOCK_FEEDS", "name at least one feed URL, OPML file or feed file")
+        if paid and not niche:
+            self.problem(
+                "PENSTOCK_NICHE", "say what the publication is about before a model is paid for it"
+            )
 
     def _reachable(self, endpoint: Endpoint, lacking: set[str]) -> None:
         setting = f"PENSTOCK_PROVIDER_{endpoint.name.upper()}"

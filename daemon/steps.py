@@ -108,13 +108,17 @@ class Steps:
         self._progress.step(self.run, name, StepState.DONE)
         return answer
 
-    async def decide(self, kind: str, sentence: str, inputs: Mapping[str, Any]) -> None:
-        """Record a decision of this run."""
-        async with self._books.write() as tx:
-            journal.decide(
-                tx, run=self.run, kind=kind, sentence=sentence, inputs=inputs, at=self._clock.now()
-            )
+    def decide(self, tx: Connection, kind: str, sentence: str, inputs: Mapping[str, Any]) -> None:
+        """Record a decision of this run in an open transaction."""
+        journal.decide(
+            tx, run=self.run, kind=kind, sentence=sentence, inputs=inputs, at=self._clock.now()
+        )
         self._progress.note(self.run, sentence)
+
+    async def remark(self, kind: str, sentence: str) -> None:
+        """Record a decision in a transaction of its own."""
+        async with self._books.write() as tx:
+            self.decide(tx, kind, sentence, {})
 
     async def _begin(self, name: str, *, asks: bool = False) -> Any | None:
         """The stored output of a finished step, or None after marking it begun."""

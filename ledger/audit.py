@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Text, select, text, type_coerce
 from sqlmodel import SQLModel
 
 from ledger.database import file_problems
@@ -60,7 +60,9 @@ def _replay(tx: Connection, report: Report) -> dict[str, Totals]:
     holds: dict[str, int] = {}
     ended: set[str] = set()
     previous, seq = GENESIS, 0
-    for row in tx.execute(select(_transfers).order_by(_transfers.c.seq)):
+    # The time as it is stored: caps compare that text, so another spelling is another time.
+    columns = [c if c.name != "at" else type_coerce(c, Text).label("at") for c in _transfers.c]
+    for row in tx.execute(select(*columns).order_by(_transfers.c.seq)):
         report.transfers += 1
         seq += 1
         if row.seq != seq:
@@ -107,6 +109,7 @@ def _compare(tx: Connection, totals: dict[str, Totals], report: Report) -> None:
     stored: dict[str, Totals] = {}
     for row in tx.execute(select(_accounts)):
         report.accounts += 1
+        _check_kind(row.name, row.kind, report)
         stored[row.name] = Totals(
             row.debits_posted_micro,
             row.credits_posted_micro,
@@ -126,6 +129,14 @@ def _compare(tx: Connection, totals: dict[str, Totals], report: Report) -> None:
     held = stored.get(TREASURY, Totals()).credits_pending
     if held < 0 or stored.get(TREASURY, Totals()).balance(AccountKind.ASSET).micro < -_overruns(tx):
         report.note("the treasury is overdrawn by more than overruns explain")
+
+
+def _check_kind(name: str, kind: str, report: Report) -> None:
+    try:
+        if kind_of(name) != kind:
+            report.note(f"the account {name} is called {kind}, it is {kind_of(name)}")
+    except UnknownAccount as error:
+        report.note(str(error))
 
 
 def _overruns(tx: Connection) -> int:

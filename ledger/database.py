@@ -23,6 +23,7 @@ from ledger.errors import (
     StorageBusy,
     StorageCorrupt,
     StorageError,
+    StorageForeign,
     StorageFull,
     StorageReadOnly,
 )
@@ -120,7 +121,8 @@ def create_schema(connection: Connection, metadata: MetaData) -> None:
 
 def file_problems(connection: Connection) -> list[str]:
     """What the database itself finds wrong with its file, in words; empty when sound."""
-    damage = [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]
+    # quick_check would not compare the unique indexes, by which a repeated id is recognised.
+    damage = [row[0] for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
     if damage != ["ok"]:
         return [f"the database file is damaged: {finding}" for finding in damage]
     return [
@@ -146,6 +148,18 @@ def translated(path: Path) -> Iterator[None]:
         raise kind(f"{path}: {error.orig}") from error
 
 
+def _claim(cursor: Any) -> None:
+    """Make a new file ours; leave another program's file as it is."""
+    (owner,) = cursor.execute("PRAGMA application_id").fetchone()
+    if owner == APPLICATION_ID:
+        return
+    (tables,) = cursor.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner or tables:
+        raise StorageForeign("it holds tables, and they are not Penstock's")
+    cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+
+
 def _engine(url: str, busy_timeout_ms: int) -> Engine:
     engine = create_engine(url, connect_args={"timeout": busy_timeout_ms / 1000})
 
@@ -154,10 +168,7 @@ def _engine(url: str, busy_timeout_ms: int) -> Engine:
         # The driver must not begin transactions of its own; `begin` below does.
         connection.isolation_level = None
         cursor = connection.cursor()
-        (mode,) = cursor.execute("PRAGMA journal_mode").fetchone()
-        if mode != "wal":
-            cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            cursor.execute("PRAGMA journal_mode = WAL")
+        _claim(cursor)
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
         cursor.close()
@@ -165,6 +176,7 @@ def _engine(url: str, busy_timeout_ms: int) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         immediate = connection.get_execution_options().get("penstock_immediate", True)
+        connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if immediate else 'ON'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine

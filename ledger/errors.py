@@ -16,6 +16,7 @@ What the books can refuse, grouped by what the caller does next.
          ├─ StorageFull
          ├─ StorageReadOnly
          ├─ StorageCorrupt
+         ├─ StorageForeign
          ├─ SchemaTooNew
          └─ SchemaTooOld
 """
@@ -102,6 +103,12 @@ class StorageCorrupt(StorageError):
     """The file is no sound SQLite database."""
 
     remedy = "stop, keep a copy of the file, and restore the last checked backup"
+
+
+class StorageForeign(StorageError):
+    """The file is another program's database."""
+
+    remedy = "name another file in PENSTOCK_DATABASE_URL, or another PENSTOCK_STATE_DIR"
 
 
 class SchemaTooNew(StorageError):

@@ -40,7 +40,7 @@ class MicroCredits:
         Raises:
             AmountError: not a plain decimal, finer than a millionth, or beyond a billion.
         """
-        match = _DECIMAL.fullmatch(text.strip())
+        match = _DECIMAL.fullmatch(text.strip(" \t\r\n"))
         if match is None:
             raise AmountError(f"{_shown(text)} is not a decimal number")
         sign, whole, fraction = match[1], match[2] or "0", (match[3] or "").rstrip("0")

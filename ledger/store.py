@@ -24,6 +24,7 @@ from ledger.errors import (
     InsufficientFunds,
     InvalidAmount,
     RefReused,
+    UnknownAccount,
     UnknownHold,
 )
 from ledger.models import Account, Transfer
@@ -61,6 +62,10 @@ class Cap:
     amount: MicroCredits
     run: str | None = None
     since: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.since is None):
+            raise ValueError("a cap is on one run or since one moment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +158,11 @@ def hold(
         InsufficientFunds: available less the reserve does not cover it.
         CapReached: it would pass a cap.
         InvalidAmount: negative, or beyond a billion credits.
+        UnknownAccount: not an expense; only spending is held for.
         RefReused: the id stands for another transfer.
     """
+    if kind_of(account) is not AccountKind.EXPENSE:
+        raise UnknownAccount(f"{account} is no expense that money could be held for")
     if amount < ZERO or amount.micro > MICRO_MAX:
         raise InvalidAmount(f"a hold cannot be {amount}")
     known = _find(tx, id)
@@ -205,9 +213,9 @@ def settle(
     if actual < ZERO or actual.micro > MICRO_MAX:
         raise InvalidAmount(f"a cost cannot be {actual}")
     held = _held(tx, hold_id)
-    within = min(actual, MicroCredits(held.amount_micro))
-    overrun = actual - within
-    _resolve(tx, held, Action.SETTLE, within, at, code, memo)
+    overrun = max(actual - MicroCredits(held.amount_micro), ZERO)
+    if not _resolve(tx, held, Action.SETTLE, actual, at, code, memo):
+        return overrun
     if overrun:
         _insert(
             tx,
@@ -314,14 +322,14 @@ def entries(
         select(_transfers, resolution.c.action.label("resolved_by"))
         .outerjoin(resolution, resolution.c.hold_id == _transfers.c.id)
         .where(_transfers.c.action != Action.VOID.value)
-        .order_by(_transfers.c.seq.desc() if limit else _transfers.c.seq)
+        .order_by(_transfers.c.seq if limit is None else _transfers.c.seq.desc())
     )
     if since is not None:
         statement = statement.where(
             _transfers.c.at >= bindparam("since", since, _transfers.c.at.type)
         )
-    rows: Any = tx.execute(statement.limit(limit) if limit else statement)
-    if limit:
+    rows: Any = tx.execute(statement.limit(limit))
+    if limit is not None:
         rows = reversed(rows.all())
     for row in rows:
         yield Entry(
@@ -347,8 +355,14 @@ _SEALED = (
 
 
 def row_hash(previous: str, row: Mapping[str, Any] | RowMapping) -> str:
-    """The chain: SHA-256 over the hash before and every column of this row."""
-    fields = [previous, *(to_text(row[n]) if n == "at" else row[n] for n in _SEALED)]
+    """
+    The chain: SHA-256 over the hash before and every column of this row.
+
+    `at` may also be the stored text itself, so that an audit sees how it is spelled.
+    """
+    at = row["at"]
+    text_at = to_text(at) if isinstance(at, datetime) else at
+    fields = [previous, *(text_at if name == "at" else row[name] for name in _SEALED)]
     canonical = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -376,24 +390,27 @@ def _resolve(
     tx: Connection,
     held: Row[Any],
     action: Action,
-    amount: MicroCredits,
+    actual: MicroCredits,
     at: datetime,
     code: Code,
     memo: str | None,
-) -> None:
+) -> bool:
+    """End a hold with at most what it held; False when it ended before with the same result."""
     earlier = tx.execute(select(_transfers).where(_transfers.c.hold_id == held.id)).one_or_none()
     if earlier is not None:
-        if (earlier.action, earlier.amount_micro) == (action, amount.micro):
-            return
+        above = _find(tx, f"{held.id}:overrun")
+        booked = earlier.amount_micro + (above.amount_micro if above is not None else 0)
+        if (earlier.action, booked) == (action, actual.micro):
+            return False
         raise AlreadyResolved(f"the hold {held.id} ended before, by a {earlier.action}")
-    _insert(
+    return _insert(
         tx,
         id=f"{held.id}:{action}",
         at=at,
         action=action,
         debit=held.debit,
         credit=held.credit,
-        amount=amount,
+        amount=min(actual, MicroCredits(held.amount_micro)),
         code=code,
         run=held.run,
         attempt=held.attempt,

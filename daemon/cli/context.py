@@ -58,11 +58,11 @@ class Context:
         drop_to_owner(location.state_dir)
         return location
 
-    def settings(self) -> Settings:
+    def settings(self, *, for_run: bool = True) -> Settings:
         """Every setting, or SettingsError."""
         from daemon import settings
 
-        return settings.load(self.env, at=self.clock.now())
+        return settings.load(self.env, at=self.clock.now(), for_run=for_run)
 
     @contextmanager
     def database(self) -> Iterator[Database]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,11 @@ def run(args: Namespace) -> int:
     context = Context(args)
     settings, problem = None, ""
     try:
-        settings = context.settings()
+        context.settings()
     except SettingsError as error:
         problem = str(error)
+    with suppress(SettingsError):
+        settings = context.settings(for_run=False)
     with context.reading() as tx:
         found = document(tx, settings, problem, context.clock.now())
     context.show(found, human(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -24,7 +25,7 @@ from daemon.sources.feeds import FeedReader
 from daemon.sources.fetcher import Fetcher, Resolve, resolve
 from daemon.sources.pages import PageReader
 from ledger import audit
-from ledger.database import Database
+from ledger.database import Database, sqlite_path
 from publishers.outbox import Outbox
 from publishers.port import Publisher
 
@@ -86,8 +87,11 @@ def opened_database(location: Location) -> Iterator[Database]:
 
 
 def make_private(location: Location) -> None:
-    """The state folder, for its owner alone."""
+    """The state folder and the database's own, for their owner alone."""
     location.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if location.state_dir.stat().st_uid == os.geteuid():
+        location.state_dir.chmod(0o700)
+    sqlite_path(location.database_url).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @asynccontextmanager

@@ -101,13 +101,13 @@ class Cycle:
             return Report(None, RunOutcome.SKIPPED, f"paused: {reason}", pace.tier, paused=True)
         if interrupted is not None:
             self._progress.note(interrupted.id, "going on with a run that was interrupted")
-            return await self._see_through(interrupted.id, dry_run)
+            return await self._see_through(interrupted.id, dry_run=dry_run, fresh=False)
         return await self._open(pace, topic, dry_run)
 
     async def resume(self, run: str) -> Report:
         """Go on with one run that is neither finished nor failed."""
         await self._recover()
-        return await self._see_through(run, dry_run=False)
+        return await self._see_through(run, dry_run=False, fresh=False)
 
     async def _recover(self) -> None:
         """Requests that were under way when the process died may have been billed: say so."""
@@ -140,7 +140,7 @@ class Cycle:
                 inputs=_inputs(look.books(tx, now), look.history(tx, self._settings, now)), at=now,
             )  # fmt: skip
         self._progress.note(run, f"{pace.tier}: {pace.reason}")
-        return await self._see_through(run, dry_run)
+        return await self._see_through(run, dry_run=dry_run, fresh=True)
 
     async def _not_now(self, pace: Any, reason: str) -> Report:
         async with self._books.write() as tx:
@@ -159,12 +159,12 @@ class Cycle:
             return None
         return f"{published} published today, and PENSTOCK_MAX_POSTS_PER_DAY is {clamp}"
 
-    async def _see_through(self, run: str, dry_run: bool) -> Report:
+    async def _see_through(self, run: str, *, dry_run: bool, fresh: bool) -> Report:
         """Work, publish and close; every way out leaves the run in a state that says so."""
         try:
             manuscript = await self._work(run)
             if dry_run:
-                return await self._rehearsed(run, manuscript)
+                return await self._rehearsed(run, manuscript, fresh=fresh)
             if reason := self._needs_person(run):
                 return await self._wait_for_person(run, reason)
             await self._publish(run, manuscript)
@@ -251,7 +251,8 @@ class Cycle:
             for p in self._publishers
             if row.kind == journal.ARTICLE or p.name == DIGEST_DESTINATION
         ]
-        if not known and (full := self._day_is_full()):
+        reached = any(publication.state in journal.REACHED for publication in known.values())
+        if not reached and (full := self._day_is_full()):
             raise Parked(full, RunOutcome.SKIPPED)
         waiting = []
         for publisher in due:
@@ -356,16 +357,16 @@ class Cycle:
             )
         return RunOutcome.FAILED, problems or "no destination was due"
 
-    async def _rehearsed(self, run: str, manuscript: Manuscript) -> Report:
+    async def _rehearsed(self, run: str, manuscript: Manuscript, *, fresh: bool) -> Report:
         """
         End a dry run, and give its entries back, since nothing went out.
 
-        A run that has begun to be published only waits: closing it would lose track of it.
+        One that was interrupted, or approved, was meant to go out: it only waits.
         """
-        with self._books.read() as tx:
-            begun = journal.publications(tx, run=run)
-        if begun:
-            reason = "its publishing had begun; `penstock once` goes on with it"
+        if not fresh:
+            reason = "nothing was published; `penstock once` goes on with this run"
+            async with self._books.write() as tx:
+                journal.change_run(tx, run, state=RunState.PARKED, reason=reason)
             return self._report(run, RunOutcome.DRY_RUN, reason, manuscript=manuscript)
         async with self._books.write() as tx:
             archive.release(tx, run)

@@ -64,6 +64,14 @@ class PublicationState(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+# Live, or perhaps live, or it was: an article at a destination that counts for the day.
+REACHED = (
+    PublicationState.PUBLISHED,
+    PublicationState.UNCONFIRMED,
+    PublicationState.WITHDRAWN,
+)
+
+
 class Run(SQLModel, table=True):
     """
     One pass of the crew.
@@ -401,10 +409,7 @@ def publications(
 
 def articles_published(tx: Connection, *, since: datetime, until: datetime) -> int:
     """Articles that reached, or may have reached, a destination in a span of time."""
-    # An unconfirmed one counts: the clamp is hard, and it may well be live.
-    reached = _publication.c.state.in_(
-        [PublicationState.PUBLISHED, PublicationState.UNCONFIRMED, PublicationState.WITHDRAWN]
-    )
+    reached = _publication.c.state.in_(REACHED)
     moment = func.coalesce(_publication.c.published_at, _publication.c.intended_at)
     first = (
         select(func.min(moment).label("first"))

@@ -154,12 +154,19 @@ def locate(env: Mapping[str, str]) -> Location:
         raise SettingsError(
             [Problem("PENSTOCK_STATE_DIR", f"{error} (got {state_dir!r})")]
         ) from None
-    url = env.get("PENSTOCK_DATABASE_URL", "").strip() or f"sqlite:///{path / DATABASE_NAME}"
+    url = env.get("PENSTOCK_DATABASE_URL", "").strip() or _sqlite_url(path / DATABASE_NAME)
     try:
         sqlite_path(url)
     except ValueError as error:
         raise SettingsError([Problem("PENSTOCK_DATABASE_URL", str(error))]) from None
     return Location(path, url)
+
+
+def _sqlite_url(path: Path) -> str:
+    """The URL of a file whose name may have any character."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 def load(env: Mapping[str, str], *, at: datetime, for_run: bool = True) -> Settings:

@@ -22,9 +22,17 @@ Command = Callable[["argparse.Namespace"], int]
 
 def run(argv: Sequence[str]) -> int:
     """Run one command; every error becomes a message and an exit code, never a traceback."""
+    try:
+        # Python hands over bytes that are no UTF-8 as lone surrogates, which nothing can store.
+        " ".join(argv).encode()
+    except UnicodeEncodeError:
+        print("penstock: a word of this call is not UTF-8; write it in UTF-8", file=sys.stderr)
+        return 2
     args = parser().parse_args(argv)
     try:
-        return int(args.command(args))
+        code = int(args.command(args))
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader went away, as `head` does. Nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -157,8 +165,8 @@ def _add(
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError("a whole number above 0 is needed")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise argparse.ArgumentTypeError("a whole number from 1 to 999999999 is needed")
     return int(text)
 
 

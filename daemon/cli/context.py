@@ -92,15 +92,15 @@ class Context:
         text: str | None = self.args.since
         if text is None:
             return None
-        if ago := _AGO.fullmatch(text):
-            return self.clock.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         try:
+            if ago := _AGO.fullmatch(text):
+                return self.clock.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
             found = datetime.fromisoformat(text)
-        except ValueError:
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
             raise UsageError(
                 f"--since {text}: a time such as 2026-11-21T09:00Z or 24h, 7d, 2w is needed"
             ) from None
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def show(self, document: Any, human: str) -> None:
         """Print a result: the document with `--json`, else the text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from daemon.cli.context import Context, moment, table
+from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
 from daemon.inference import attempts
 from ledger import audit, store
@@ -132,6 +132,8 @@ def deposit(args: Namespace) -> int:
     """Book money that came in, once per ref."""
     context = Context(args)
     amount = MicroCredits.parse(args.amount)
+    if not args.ref.strip():
+        raise UsageError("--ref: name the deposit, so that it can be told from another")
     with context.database() as database, database.write() as tx:
         created = store.deposit(
             tx, amount=amount, ref=args.ref, source=args.source, at=context.clock.now()

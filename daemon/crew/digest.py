@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from daemon.crew.brief import Brief
-from daemon.desk.house import FAIR_QUOTATION_WORDS, Manuscript, tags_from, without_mentions
+from daemon.desk.house import (
+    FAIR_QUOTATION_WORDS,
+    Manuscript,
+    looks_secret,
+    tags_from,
+    without_mentions,
+)
 from daemon.desk.layout import day, escape, target
 from daemon.sources.text import sentences
 
@@ -32,8 +38,9 @@ class DigestItem:
 
 
 def usable(item: DigestItem) -> bool:
-    """Whether an entry can be shown at all: a template language would run what this one has."""
-    return not any(mark in f"{item.title} {item.summary}" for mark in ("{%", "{{"))
+    """Whether an entry can be shown: not where a template would run it or a key may stand in it."""
+    shown = f"{item.title} {item.summary} {item.author or ''} {item.url}"
+    return not (looks_secret(shown) or any(mark in shown for mark in ("{%", "{{")))
 
 
 def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscript:

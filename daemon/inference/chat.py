@@ -43,9 +43,10 @@ class ChatModel:
         self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self._url = f"{endpoint.url}/chat/completions"
+        self._key = endpoint.key.reveal()
         headers = {"content-type": "application/json", "user-agent": "penstock"}
         if endpoint.key:
-            headers["authorization"] = f"Bearer {endpoint.key.reveal()}"
+            headers["authorization"] = f"Bearer {self._key}"
         # No proxies or netrc from the environment: the operator named this URL and no other.
         self._client = httpx.AsyncClient(
             transport=transport, headers=headers, trust_env=False, follow_redirects=False
@@ -111,6 +112,9 @@ class ChatModel:
             return ModelReply(Outcome.UNSENT, error=_describe(error))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return ModelReply(Outcome.UNKNOWN, error=_describe(error))
+        if self._key:
+            # Some providers quote a wrong key back, and what they say is stored.
+            content = content.replace(self._key.encode(), b"***")
         return read_reply(response.status_code, response.headers, content)
 
     async def close(self) -> None:

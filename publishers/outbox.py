@@ -13,18 +13,18 @@ import html
 import json
 import os
 import re
-import tempfile
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from publishers.errors import Transient
+from publishers.errors import Rejected, Transient
 from publishers.port import Intent, Post, Receipt
 
 FEED_ENTRIES_MAX = 50
 SLUG_MAX = 60
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 ATOM = "http://www.w3.org/2005/Atom"
 
 _STYLE = (Path(__file__).parent / "outbox.css").read_text(encoding="utf-8")
@@ -72,6 +72,9 @@ class Outbox:
         article = json.loads(intent.payload)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            there = _article(self._folder / f"{intent.key}.json")
+            if there and there["run"] != article["run"]:
+                raise Rejected(f"{intent.key} is the article of run {there['run']}")
             title = article["title"]
             self._write(
                 f"{intent.key}.md", f"# {title}\n\n{article['markdown'].strip()}\n".encode()
@@ -104,24 +107,25 @@ class Outbox:
     def _free_slug(self, wanted: str, run: str) -> str:
         """Two articles of one day may share a title; a run keeps its own name."""
         slug, number = wanted, 1
-        while (path := self._folder / f"{slug}.json").exists():
-            if json.loads(path.read_bytes()).get("run") == run:
-                break
+        while (there := _article(self._folder / f"{slug}.json")) and there["run"] != run:
             number += 1
             slug = f"{wanted}-{number}"
         return slug
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file in one step that survives a power cut."""
-        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
+        # No `.json` at the end, which would be taken for an article.
+        temporary = self._folder / f".{name}.{os.getpid()}.part"
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("wb") as file:
+                # Published means readable, by a web server too; the state folder above is private.
+                os.fchmod(file.fileno(), 0o644)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).replace(self._folder / name)
+            temporary.replace(self._folder / name)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         # The name itself is durable only when its folder was flushed.
         folder = os.open(self._folder, os.O_RDONLY)
@@ -132,7 +136,7 @@ class Outbox:
 
     def _articles(self) -> list[dict[str, Any]]:
         """Everything published, newest first."""
-        articles = [json.loads(path.read_bytes()) for path in self._folder.glob("*.json")]
+        articles = [a for path in self._folder.glob("*.json") if (a := _article(path))]
         return sorted(articles, key=lambda a: (a["published_at"], a["slug"]), reverse=True)
 
     def _page(self, article: dict[str, Any]) -> str:
@@ -179,7 +183,8 @@ class Outbox:
         feed = ElementTree.Element("feed", xmlns=ATOM)
 
         def add(parent: ElementTree.Element, tag: str, text: str = "", **attributes: str) -> None:
-            ElementTree.SubElement(parent, tag, attributes).text = text or None
+            clean = {name: _xml(value) for name, value in attributes.items()}
+            ElementTree.SubElement(parent, tag, clean).text = _xml(text) or None
 
         add(feed, "id", self._url("feed.xml"))
         add(feed, "title", self._title)
@@ -201,6 +206,21 @@ class Outbox:
                 add(entry, "category", term=tag)
             add(entry, "content", article["html"], type="html")
         return bytes(ElementTree.tostring(feed, encoding="utf-8", xml_declaration=True))
+
+
+def _xml(text: str) -> str:
+    """Text without the characters that XML 1.0 cannot carry, not even escaped."""
+    return _NOT_XML.sub("", text)
+
+
+def _article(path: Path) -> dict[str, Any] | None:
+    """An article's receipt; None for a file that is not there or is not ours."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, FileNotFoundError, NotADirectoryError):
+        return None
+    ours = isinstance(found, dict) and {"run", "slug", "published_at", "title"} <= found.keys()
+    return found if ours else None
 
 
 def render(markdown: str) -> str:

@@ -154,7 +154,7 @@ def test_what_is_not_a_text_is_refused_by_its_type(content_type: str) -> None:
 def test_a_page_with_no_text_to_speak_of_is_refused(body: str, content_type: str) -> None:
     if content_type == "text/plain":
         body = body[: pages.TEXT_MIN - 1]
-    with pytest.raises(FetchError, match="characters of text|not a text"):
+    with pytest.raises(FetchError, match=r"characters of text|not a text"):
         extract(fetched(body, content_type))
 
 

@@ -12,9 +12,10 @@ import re
 from collections.abc import Sequence
 
 from daemon.desk.evidence import Claim, Evidence
-from daemon.sources.text import keywords
+from daemon.sources.text import keywords, sentences
 
 QUESTION_CHARACTERS_MAX = 12_000
+PARAGRAPH_MAX = 2_000
 _TAG = re.compile(r"<\s*(/?)\s*source", re.IGNORECASE)
 
 
@@ -38,7 +39,7 @@ def source_blocks(evidence: Sequence[Evidence], *, about: str, characters_max: i
     return "\n\n".join(
         f'<source id="{source.id}" title="{html.escape(source.title)}">\n{passages}\n</source>'
         for source in evidence
-        if (passages := "\n".join(_harmless(part) for part in chosen[source.id]))
+        if (passages := _harmless("\n".join(chosen[source.id])))
     )
 
 
@@ -50,7 +51,7 @@ def _passages(
     paragraphs = [
         (source.id, index, paragraph)
         for source in evidence
-        for index, paragraph in enumerate(source.text.split("\n"))
+        for index, paragraph in enumerate(_pieces(source.text))
     ]
 
     def merit(item: tuple[str, int, str]) -> tuple[int, int]:
@@ -67,6 +68,15 @@ def _passages(
         if (source_id, index) in taken:
             chosen[source_id].append(paragraph)
     return chosen
+
+
+def _pieces(text: str) -> list[str]:
+    """Paragraphs; one too long to be shown whole in its sentences."""
+    return [
+        piece
+        for paragraph in text.split("\n")
+        for piece in ([paragraph] if len(paragraph) <= PARAGRAPH_MAX else sentences(paragraph))
+    ]
 
 
 def _harmless(text: str) -> str:

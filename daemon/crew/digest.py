@@ -6,6 +6,7 @@ The last rung of every ladder. Excerpts are the publishers' own words, short eno
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,13 +16,17 @@ from daemon.desk.house import (
     FAIR_QUOTATION_WORDS,
     Manuscript,
     looks_secret,
+    plain_tags,
     tags_from,
+    without_addresses,
     without_mentions,
 )
 from daemon.desk.layout import day, escape, target
-from daemon.sources.text import sentences
+from daemon.sources.text import sentences, shortened
 
 ITEMS_MIN = 2
+# Leaves room in a title for the count and the dates.
+SUBJECT_MAX = 60
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -39,7 +44,7 @@ class DigestItem:
 
 def usable(item: DigestItem) -> bool:
     """Whether an entry can be shown: not where a template would run it or a key may stand in it."""
-    shown = f"{item.title} {item.summary} {item.author or ''} {item.url}"
+    shown = f"{item.title} {item.summary} {item.author or ''} {item.feed} {item.url}"
     return not (looks_secret(shown) or any(mark in shown for mark in ("{%", "{{")))
 
 
@@ -48,11 +53,12 @@ def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscri
     newest = sorted(items, key=lambda item: item.at, reverse=True)
     feeds = list(dict.fromkeys(item.feed for item in newest))
     span = _span(newest[-1].at, newest[0].at)
-    subject = brief.niche[0] if brief.niche else ""
-    counted = f"{_COUNTS[len(items)] if len(items) < len(_COUNTS) else len(items)} new reads"
+    subject = shortened(brief.niche[0], SUBJECT_MAX) if brief.niche else ""
+    number = _COUNTS[len(items)] if len(items) < len(_COUNTS) else str(len(items))
+    counted = f"{number} new read{'s' if len(items) != 1 else ''}"
     title = f"{_capital(subject)}: {counted}" if subject else _capital(counted)
     opening = (
-        f"{_capital(counted)} from {_enumerate([escape(feed) for feed in feeds])}, gathered from"
+        f"{_capital(counted)} from {_enumerate([_shown(feed) for feed in feeds])}, gathered from"
         f" their feeds on {day(at)}. The excerpts are the authors' own words; the links lead to"
         " the rest."
     )
@@ -60,7 +66,7 @@ def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscri
     return Manuscript(
         title=f"{title}, {span}",
         description=description,
-        tags=tuple("".join(phrase.split()) for phrase in brief.niche) or tags_from(title),
+        tags=plain_tags(brief.niche) or tags_from(f"{title} {span}"),
         markdown="\n\n".join([opening, *(_section(item) for item in newest)]),
     )
 
@@ -69,12 +75,18 @@ def _section(item: DigestItem) -> str:
     byline = ", ".join(filter(None, (item.author, item.feed, day(item.at))))
     parts = [f"## [{_shown(item.title)}]({target(item.url)})", f"*{_shown(byline)}*"]
     if excerpt := _excerpt(item.summary):
-        parts.append(f"> {_shown(excerpt)}")
+        parts.append(f"> {_inert(_shown(excerpt))}")
     return "\n\n".join(parts)
 
 
 def _shown(text: str) -> str:
-    return escape(without_mentions(text))
+    """A stranger's words as plain text: they page nobody and link nowhere."""
+    return escape(without_mentions(without_addresses(text)))
+
+
+def _inert(line: str) -> str:
+    """A line whose beginning makes no list, rule or heading."""
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)
 
 
 def _excerpt(summary: str) -> str:

@@ -44,8 +44,8 @@ class Plan(_Answer):
 
     angle: Line = Field(description="the one idea of the article, in a sentence")
     working_title: Line
-    questions: Annotated[list[Line], Field(min_length=1), _at_most(5)] = Field(
-        description="three to five questions that the sources can answer"
+    questions: Annotated[list[Line], BeforeValidator(_lines), Field(min_length=1), _at_most(5)] = (
+        Field(description="three to five questions that the sources can answer")
     )
 
 

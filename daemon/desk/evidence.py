@@ -25,7 +25,8 @@ _ALIKE = str.maketrans(
     }
 )  # fmt: skip
 # Digits behind a letter (IPv6, S3) are part of a name.
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:[.,]\d+)*|\.\d+)")
+_DIGITS = re.compile(r"\d+")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
@@ -86,7 +87,8 @@ def verify(claim: Claim, texts: Mapping[str, str]) -> Verdict:
 def contains(text: str, quote: str) -> bool:
     """Whether the quote stands in the text as whole words, typography aside."""
     wanted = alike(quote)
-    pattern = rf"(?<!\w){re.escape(wanted)}(?!\w)"
+    # Neither may it begin or end inside a number.
+    pattern = rf"(?<!\w)(?<!\d[.,]){re.escape(wanted)}(?!\w)(?![.,]\d)"
     return bool(wanted) and re.search(pattern, alike(text)) is not None
 
 
@@ -99,9 +101,14 @@ def nearest_sentence(quote: str, text: str) -> str | None:
         if matcher.real_quick_ratio() < best_ratio or matcher.quick_ratio() < best_ratio:
             continue
         ratio = matcher.ratio()
-        if ratio >= best_ratio and numbers(quote) == numbers(sentence):
+        if ratio >= best_ratio and _digits(quote) == _digits(sentence):
             best, best_ratio = sentence, ratio
     return best
+
+
+def _digits(text: str) -> list[str]:
+    """Every digit group in order, those of names too."""
+    return _DIGITS.findall(_THOUSANDS.sub("", unicodedata.normalize("NFKC", text)))
 
 
 def alike(text: str) -> str:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from daemon.desk.evidence import Claim, Evidence, alike, contains, numbers
-from daemon.sources.text import is_hidden, keywords, words
+from daemon.sources.text import is_hidden, keywords, shortened, words
 
 TITLE_MAX = 128
 DESCRIPTION_MAX = 300
@@ -33,12 +33,13 @@ PROMPT_RUN_WORDS = 12
 REPEAT_SIMILARITY = 0.9
 
 CITATION = re.compile(r"\[S(\d+)\]")
+_LOWER_CITATION = re.compile(r"\[s(\d+)\]")
 _CITATION_GROUP = re.compile(r"\[\s*(S\d+(?:\s*[,;&]\s*S\d+)+)\s*\]", re.IGNORECASE)
 _QUOTATION = re.compile(r"“([^”\n]+)”|\"([^\"\n]+)\"|„([^“\n]+)“|«([^»\n]+)»")
 _LIST_NUMERAL = re.compile(r"^\s*\d{1,3}[.)]\s", re.MULTILINE)
-_HEADING = re.compile(r"^(#{1,6})[ \t]+(.*?)[ \t]*#*$", re.MULTILINE)
-_MENTION = re.compile(r"(?<![\w/.@])@(?=[A-Za-z0-9_])")
-_URL = re.compile(r"\bhttps?://[^\s<>()\[\]\"'`]+", re.IGNORECASE)
+_HEADING = re.compile(r"(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)*[ \t]*")
+_MENTION = re.compile(r"\B@+(?=[A-Za-z0-9_-])")
+_URL = re.compile(r"\b(?:https?://|www\.)[^\s<>()\[\]\"'`]+", re.IGNORECASE)
 _SECRET = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}|xox[abpr]-[\w-]{10,}"
     r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
@@ -109,16 +110,19 @@ def inspect(manuscript: Manuscript, context: Context) -> list[Finding]:
 
 def mended(manuscript: Manuscript) -> Manuscript:
     """The manuscript with everything fixed that has one right fix."""
-    markdown = _without_hidden(manuscript.markdown).strip()
+    markdown = _trimmed(_without_hidden(manuscript.markdown))
     markdown = _CITATION_GROUP.sub(_separate_citations, markdown)
-    markdown = _level_headings(markdown, manuscript.title)
+    markdown = _LOWER_CITATION.sub(r"[S\1]", markdown)
+    title = without_mentions(" ".join(_without_hidden(manuscript.title).split()))
+    markdown = _level_headings(markdown, title)
     return replace(
         manuscript,
-        title=without_mentions(" ".join(_without_hidden(manuscript.title).split())),
-        description=_cut(
-            without_mentions(" ".join(_without_hidden(manuscript.description).split()))
+        title=title,
+        description=shortened(
+            without_mentions(" ".join(_without_hidden(manuscript.description).split())),
+            DESCRIPTION_MAX,
         ),
-        tags=_tags(manuscript.tags),
+        tags=plain_tags(manuscript.tags),
         markdown=markdown,
     )
 
@@ -147,7 +151,7 @@ def numbers_are_quoted(manuscript: Manuscript, context: Context) -> Iterator[Fin
         is_heading = paragraph.startswith("#")
         cited = [f"S{number}" for number in CITATION.findall(paragraph)]
         known = anywhere if is_heading else frozenset().union(*(quoted.get(s, ()) for s in cited))
-        shown = numbers(_LIST_NUMERAL.sub("", CITATION.sub("", paragraph)))
+        shown = numbers(_without_numerals(CITATION.sub("", paragraph)))
         for number in sorted(shown - known):
             yield Finding(
                 "numbers",
@@ -210,8 +214,9 @@ def not_a_repeat(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
 
 def links_are_known(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """It links only to what was read for it."""
+    known = {_same(url) for url in context.links}
     for url in sorted(set(_links(manuscript.markdown))):
-        if url not in context.links:
+        if _same(url) not in known:
             yield Finding("links", f"{url[:120]} was not read for this article; remove the link")
 
 
@@ -226,6 +231,7 @@ def no_markup_tricks(manuscript: Manuscript, context: Context) -> Iterator[Findi
         yield Finding("markup", "it begins like front matter; begin with a paragraph")
     everything = "\n".join((manuscript.title, manuscript.description, *manuscript.tags))
     everything += "\n" + _prose(manuscript.markdown)
+    everything += "\n" + "\n".join(_liquid_places(manuscript.markdown))
     if "{%" in everything or "{{" in everything:
         yield Finding("markup", "it has {% or {{ outside code; a platform would run it")
     if _MENTION.search(everything):
@@ -260,7 +266,7 @@ def fits_the_platforms(manuscript: Manuscript, context: Context) -> Iterator[Fin
     if not manuscript.tags:
         yield Finding("tags", "it has no usable tag; give one to four of letters and digits")
     count = len(words(CITATION.sub("", manuscript.markdown)))
-    if count < WORDS_FLOOR:
+    if context.cites and count < WORDS_FLOOR:
         yield Finding("length", f"{count} words are no article; {context.words_min} are wanted")
     elif not context.words_min * 0.9 <= count <= context.words_max * 1.1:
         yield Finding(
@@ -307,7 +313,35 @@ RULES: tuple[Rule, ...] = (
 
 def _paragraphs(markdown: str) -> list[str]:
     """Blocks of text: a paragraph, a heading, or a whole list."""
-    return [block.strip() for block in re.split(r"\n\s*\n", markdown) if block.strip()]
+    apart = re.sub(r"^(#{1,6}[ \t].*)$", r"\n\1\n", markdown, flags=re.MULTILINE)
+    return [block.strip() for block in re.split(r"\n\s*\n", apart) if block.strip()]
+
+
+def _without_numerals(block: str) -> str:
+    """A list without its own numbers; a number that a line happens to begin with stays."""
+    first = _LIST_NUMERAL.search(block)
+    if first and (first.start() == 0 or first[0].split()[0].rstrip(".)") == "1"):
+        return _LIST_NUMERAL.sub("", block)
+    return block
+
+
+def _trimmed(markdown: str) -> str:
+    """Without blank lines around it; the indent of a first line of code stays."""
+    return re.sub(r"\A(?:[ \t]*\n)+", "", markdown).rstrip()
+
+
+def _same(url: str) -> str:
+    """An address as Markdown writes it, so that two spellings of one are one."""
+    return str(_parser().normalizeLink(url)).replace("(", "%28").replace(")", "%29")
+
+
+def _liquid_places(markdown: str) -> Iterator[str]:
+    """Where Forem runs Liquid though Markdown shows code or nothing: it spares backticks only."""
+    for token in _tokens(markdown):
+        if token.type == "link_open":
+            yield str(token.attrGet("title") or "")
+        if token.type == "code_block" or (token.type == "fence" and token.markup[0] == "~"):
+            yield "".join(re.findall(r"\{[%{]", token.content))
 
 
 @cache
@@ -315,7 +349,10 @@ def _parser() -> Any:
     from markdown_it import MarkdownIt
 
     # html=True so that raw HTML shows as a token of its own.
-    return MarkdownIt("commonmark", {"html": True}).enable("table")
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    # A link that this parser would not make, such as javascript:, is still to be seen here.
+    parser.validateLink = lambda url: True  # type: ignore[method-assign]
+    return parser
 
 
 def _tokens(markdown: str) -> list[Any]:
@@ -329,9 +366,9 @@ def _prose(markdown: str) -> str:
     blocks = _parser().parse(markdown)
     return "\n".join(
         "".join(
-            "\n" if child.type in ("softbreak", "hardbreak") else child.content
+            child.content if child.type in ("text", "html_inline") else " "
             for child in block.children or ()
-            if child.type in ("text", "softbreak", "hardbreak", "html_inline")
+            if child.type in ("text", "softbreak", "hardbreak", "html_inline", "code_inline")
         )
         for block in blocks
         if block.type == "inline"
@@ -339,10 +376,14 @@ def _prose(markdown: str) -> str:
 
 
 def _links(markdown: str) -> Iterator[str]:
-    """Every address: of links, autolinks, and bare ones that platforms make clickable."""
+    """Every address: of links, autolinks, definitions, and bare ones platforms make clickable."""
     for token in _tokens(markdown):
         if token.type == "link_open":
             yield str(token.attrGet("href") or "")
+    env: dict[str, Any] = {}
+    _parser().parse(markdown, env)
+    for reference in env.get("references", {}).values():
+        yield str(reference["href"])
     for match in _URL.finditer(_prose(markdown)):
         yield match[0].rstrip(".,;:!?")
 
@@ -384,18 +425,13 @@ def _level_headings(markdown: str, title: str) -> str:
             continue
         found = len(heading[1])
         shift = 2 - found if shift is None else shift
-        level = max(2, min(found + shift, level + 1))
+        level = max(2, min(found + shift, level + 1, 6))
         out.append(f"{'#' * level} {heading[2]}")
-    return "\n".join(out).strip()
+    return _trimmed("\n".join(out))
 
 
-def _cut(description: str) -> str:
-    if len(description) <= DESCRIPTION_MAX:
-        return description
-    return description[: DESCRIPTION_MAX - 1].rsplit(" ", 1)[0] + "…"
-
-
-def _tags(tags: Sequence[str]) -> tuple[str, ...]:
+def plain_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """Tags as every platform takes them: at most four, lower-case letters and digits."""
     plain = (re.sub(r"[^a-z0-9]", "", tag.casefold())[:TAG_MAX] for tag in tags)
     return tuple(dict.fromkeys(tag for tag in plain if tag))[:TAGS_MAX]
 
@@ -410,7 +446,12 @@ def without_mentions(text: str) -> str:
     return _MENTION.sub("", text)
 
 
+def without_addresses(text: str) -> str:
+    """Plain text in which an address is a name that no platform makes clickable."""
+    return re.sub(r"\b(?:https?://|www\.)+", "", text, flags=re.IGNORECASE)
+
+
 def tags_from(text: str) -> tuple[str, ...]:
     """Tags for a text that nobody tagged: its own keywords, the longer ones first."""
     found = sorted(keywords(text), key=lambda word: (-len(word), word))
-    return _tags([word for word in found if word.isascii() and word.isalpha()])
+    return plain_tags([word for word in found if word.isascii() and word.isalpha()])

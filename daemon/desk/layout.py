@@ -14,11 +14,14 @@ from datetime import datetime
 from daemon.desk.evidence import Evidence
 from daemon.desk.house import CITATION
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>#|~{}])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>#|~{}]|&(?=#?\w+;))")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 def article(markdown: str, evidence: Mapping[str, Evidence], *, run: str, read_at: datetime) -> str:
     """The body of an article with its sources and its disclosure."""
+    # `![…](…)` would be an image.
+    markdown = re.sub(r"!(?=\[S\d+\])", "! ", markdown)
     order = list(dict.fromkeys(f"S{number}" for number in CITATION.findall(markdown)))
     number_of = {source: index for index, source in enumerate(order, start=1)}
 
@@ -54,7 +57,9 @@ def escape(text: str) -> str:
 
 def target(url: str) -> str:
     """An address that Markdown cannot end early."""
-    return url.replace("(", "%28").replace(")", "%29").replace("<", "%3C").replace(">", "%3E")
+    for character, code in (("(", "%28"), (")", "%29"), ("<", "%3C"), (">", "%3E"), ("\\", "%5C")):
+        url = url.replace(character, code)
+    return _ENTITY.sub("&amp;", url)
 
 
 def day(at: datetime) -> str:

@@ -155,7 +155,9 @@ def parse_feed(body: bytes, *, url: str = "", content_type: str = "") -> ParsedF
         raise FeedError("it is not a feed")
     items = [_item(entry) for entry in parsed.entries[:ENTRIES_MAX]]
     title = text.from_markup(str(parsed.feed.get("title", "")))
-    return ParsedFeed(_short(title, TITLE_MAX), [item for item in items if item is not None])
+    return ParsedFeed(
+        text.shortened(title, TITLE_MAX), [item for item in items if item is not None]
+    )
 
 
 def parse_opml(body: bytes) -> list[str]:
@@ -178,15 +180,15 @@ def _item(entry: Mapping[str, Any]) -> Item | None:
     body = text.from_markup(content)
     summary = text.from_markup(str(entry.get("summary") or "")) or body
     title = text.from_markup(str(entry.get("title") or "")).replace("\n", " ")
-    title = title or _short(summary.replace("\n", " "), 80)
+    title = title or text.shortened(summary.replace("\n", " "), 80)
     if not _is_web(url) or not title:
         return None
     return Item(
         guid=str(entry.get("id") or url)[:2000],
         url=url,
-        title=_short(title, TITLE_MAX),
+        title=text.shortened(title, TITLE_MAX),
         author=text.from_markup(str(entry.get("author") or ""))[:200] or None,
-        summary=_short(summary, SUMMARY_MAX),
+        summary=text.shortened(summary, SUMMARY_MAX),
         text=(body if len(body) > len(summary) else summary)[:TEXT_MAX],
         published_at=_time(entry.get("published_parsed") or entry.get("updated_parsed")),
     )
@@ -210,10 +212,3 @@ def _time(parsed: struct_time | None) -> datetime | None:
     except (ValueError, OverflowError, OSError, TypeError):
         return None
     return found if found.year >= FIRST_YEAR else None
-
-
-def _short(full: str, length_max: int) -> str:
-    """At most so many characters, cut at a word."""
-    if len(full) <= length_max:
-        return full
-    return full[: length_max - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"

@@ -66,6 +66,13 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in _SENTENCE_END.split(text) if part and part.strip()]
 
 
+def shortened(full: str, length_max: int) -> str:
+    """At most so many characters, cut at a word."""
+    if len(full) <= length_max:
+        return full
+    return full[: length_max - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
+
+
 _WORD = re.compile(r"[^\W_]+(?:['’.+#-][^\W_]+)*[+#]*")
 
 

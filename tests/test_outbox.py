@@ -1,0 +1,579 @@
+"""The folder always holds whole articles, and each of them once."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import json
+import os
+import stat
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import feedparser
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publishers.errors import PublisherError, Transient
+from publishers.outbox import ATOM, FEED_ENTRIES_MAX, Outbox, render, slugify
+from publishers.port import Intent, Post
+
+AT = datetime(2026, 11, 3, 10, 30, tzinfo=UTC)
+POST = Post(
+    run="run-1",
+    title="On sluices & gates",
+    description="About <sluices>.",
+    tags=("sluices", "water"),
+    markdown="A *sluice* holds [water](https://one.example/a?b=1&c=2).\n\n## More\n\n- one\n- two",
+    at=AT,
+    language="en",
+)
+SLUG = "2026-11-03-on-sluices-gates"
+FILES = {f"{SLUG}.md", f"{SLUG}.html", f"{SLUG}.json", "index.html", "feed.xml"}
+
+
+def publish(outbox: Outbox, post: Post = POST) -> Intent:
+    intent = outbox.intend(post)
+    asyncio.run(outbox.publish(intent))
+    return intent
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a reader sees: names beginning with a dot are not served."""
+    if not folder.exists():
+        return {}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+
+
+class Page(HTMLParser):
+    """A page's tags with their attributes, and its text by innermost tag."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, str] = {}
+        self._open = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_data(self, data: str) -> None:
+        self.text[self._open] = self.text.get(self._open, "") + data
+
+    def has(self, tag: str) -> bool:
+        return any(name == tag for name, _ in self.tags)
+
+
+# What is written
+
+
+def test_an_article_is_written_as_markdown_html_and_atom(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "new" / "outbox", title="The Sluice")
+    receipt = asyncio.run(outbox.publish(outbox.intend(POST)))
+    found = files(tmp_path / "new" / "outbox")
+    assert set(found) == FILES
+    assert receipt.remote_id == f"{SLUG}.md"
+    assert receipt.url == (tmp_path / "new" / "outbox" / f"{SLUG}.html").as_uri()
+    assert found[f"{SLUG}.md"].decode() == f"# {POST.title}\n\n{POST.markdown}\n"
+    page = Page(found[f"{SLUG}.html"].decode())
+    assert page.text["title"].strip() == POST.title
+    assert page.text["h1"].startswith(POST.title)
+    assert ("html", {"lang": "en"}) in page.tags
+    assert ("meta", {"name": "description", "content": "About <sluices>."}) in page.tags
+    assert ("time", {"datetime": AT.isoformat()}) in page.tags
+    assert [a["href"] for tag, a in page.tags if tag == "a"] == [
+        "https://one.example/a?b=1&c=2",
+        "index.html",
+    ]
+    index = Page(found["index.html"].decode())
+    assert index.text["h1"].startswith("The Sluice")
+    assert [a["href"] for tag, a in index.tags if tag == "a"] == [f"{SLUG}.html"]
+
+
+def test_only_a_folder_that_is_served_is_public_and_its_addresses_are_absolute(
+    tmp_path: Path,
+) -> None:
+    served = Outbox(tmp_path, site_url="https://site.example/blog")
+    assert served.public
+    assert not Outbox(tmp_path).public
+    receipt = asyncio.run(served.publish(served.intend(POST)))
+    assert receipt.url == f"https://site.example/blog/{SLUG}.html"
+    page = Page((tmp_path / f"{SLUG}.html").read_text())
+    assert ("link", {"rel": "canonical", "href": receipt.url}) in page.tags
+
+
+def test_intending_changes_nothing(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox")
+    assert outbox.intend(POST) == outbox.intend(POST)
+    assert not (tmp_path / "outbox").exists()
+
+
+def test_files_can_be_read_by_a_web_server_no_less_than_others_of_the_user(tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        publish(Outbox(tmp_path))
+    finally:
+        os.umask(umask)
+    assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {0o644}
+
+
+# The feed
+
+
+def atom(folder: Path) -> ElementTree.Element:
+    return ElementTree.fromstring((folder / "feed.xml").read_bytes())
+
+
+def one(parent: ElementTree.Element, tag: str) -> str:
+    """The text of the one child of that name."""
+    (child,) = parent.findall(f"{{{ATOM}}}{tag}")
+    return child.text or ""
+
+
+def test_the_feed_has_everything_that_atom_requires(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, site_url="https://site.example", title="The <Sluice>")
+    publish(outbox)
+    publish(outbox, replace(POST, run="run-2", title="Another", at=AT + timedelta(days=1)))
+    root = atom(tmp_path)
+    assert root.tag == f"{{{ATOM}}}feed"
+    assert one(root, "id") == "https://site.example/feed.xml"
+    assert one(root, "title") == "The <Sluice>"
+    assert datetime.fromisoformat(one(root, "updated")) == AT + timedelta(days=1)
+    (author,) = root.findall(f"{{{ATOM}}}author")
+    assert one(author, "name")
+    links = {e.get("rel"): e.get("href") for e in root.findall(f"{{{ATOM}}}link")}
+    assert links == {
+        "self": "https://site.example/feed.xml",
+        "alternate": "https://site.example/index.html",
+    }
+    entries = root.findall(f"{{{ATOM}}}entry")
+    assert [one(e, "title") for e in entries] == ["Another", POST.title]
+    assert len({one(e, "id") for e in entries}) == 2
+    for entry in entries:
+        assert one(entry, "id").startswith("tag:")
+        assert datetime.fromisoformat(one(entry, "updated")).tzinfo
+        assert datetime.fromisoformat(one(entry, "published")).tzinfo
+        assert one(entry, "summary") == POST.description
+        (content,) = entry.findall(f"{{{ATOM}}}content")
+        assert content.get("type") == "html"
+        assert "<em>sluice</em>" in (content.text or "")
+        (link,) = entry.findall(f"{{{ATOM}}}link")
+        assert link.get("rel") == "alternate"
+        assert (link.get("href") or "").startswith("https://site.example/2026-11-0")
+        assert [e.get("term") for e in entry.findall(f"{{{ATOM}}}category")] == list(POST.tags)
+
+
+def test_a_feed_reader_reads_the_feed(tmp_path: Path) -> None:
+    publish(Outbox(tmp_path, title="The Sluice"))
+    parsed = feedparser.parse(io.BytesIO((tmp_path / "feed.xml").read_bytes()))
+    assert not parsed.bozo
+    assert parsed.version == "atom10"
+    assert parsed.feed.title == "The Sluice"
+    (entry,) = parsed.entries
+    assert entry.title == POST.title
+    assert entry.published == AT.isoformat()
+    assert [tag.term for tag in entry.tags] == list(POST.tags)
+    assert "<em>sluice</em>" in entry.content[0].value
+
+
+def test_the_feed_is_newest_first_whatever_the_order_of_publishing(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    for days in (3, 1, 2):
+        publish(outbox, replace(POST, run=f"r{days}", title=f"T{days}", at=AT + timedelta(days)))
+    root = atom(tmp_path)
+    assert [one(e, "title") for e in root.findall(f"{{{ATOM}}}entry")] == ["T3", "T2", "T1"]
+    assert one(root, "updated") == (AT + timedelta(3)).isoformat()
+    index = (tmp_path / "index.html").read_text()
+    assert index.index(">T3<") < index.index(">T2<") < index.index(">T1<")
+
+
+def test_the_feed_ends_somewhere_but_the_index_has_everything(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    for number in range(FEED_ENTRIES_MAX + 5):
+        post = replace(POST, run=f"r{number}", title=f"T{number}", at=AT + timedelta(number))
+        intent = outbox.intend(post)
+        (tmp_path / f"{intent.key}.json").write_bytes(intent.payload)
+    publish(outbox, replace(POST, title="Newest", at=AT + timedelta(999)))
+    entries = atom(tmp_path).findall(f"{{{ATOM}}}entry")
+    assert len(entries) == FEED_ENTRIES_MAX
+    assert one(entries[0], "title") == "Newest"
+    assert (tmp_path / "index.html").read_text().count("<li>") == FEED_ENTRIES_MAX + 6
+
+
+@pytest.mark.parametrize(
+    "text", ["\x00", "a\x0bb", "a\x1bb", "\ufffe", "a\x0cb", "&#12; and &#x1b;", "日本 🌊 ñ", "]]>"]
+)
+def test_no_character_makes_the_feed_unreadable(tmp_path: Path, text: str) -> None:
+    outbox = Outbox(tmp_path, title=f"The {text}")
+    publish(outbox, replace(POST, title=f"On {text}", description=text, markdown=f"So {text} is."))
+    publish(outbox, replace(POST, run="run-2", title="The next one"))
+    assert len(atom(tmp_path).findall(f"{{{ATOM}}}entry")) == 2
+    assert not feedparser.parse(io.BytesIO((tmp_path / "feed.xml").read_bytes())).bozo
+
+
+# What must not get out
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</title><script>alert(1)</script>",
+    "<svg/onload=alert(1)>",
+    "<iframe src=https://evil.example></iframe>",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](  javascript:alert(1) )",
+    "[x](java&#115;cript:alert(1))",
+    "[x](<javascript:alert(1)>)",
+    "[x](data:text/html;base64,PHNjcmlwdD4=)",
+    "[x](vbscript:x)",
+    "[x](data:image/gif;base64,R0lGODlhAQABAAAAACw=)",
+    "[x](ftp://one.example/a)",
+    "[x](file:///etc/passwd)",
+    "<mailto:a@b.example>",
+    "[x][y]\n\n[y]: javascript:alert(1)",
+    "<javascript:alert(1)>",
+    '[x](https://one.example "onmouseover=alert(1)")',
+    '[x](https://one.example" onmouseover="alert(1))',
+    "![x](https://evil.example/track.png)",
+    "![x](data:image/svg+xml;base64,PHN2Zz4=)",
+    "`<script>`",
+    "```html\n<script>alert(1)</script>\n```",
+    "<!-- --><script>alert(1)</script>",
+    "--><script>",
+    "&lt;script&gt;",
+    "{{ x }}",
+]
+HARMLESS = {"html", "head", "meta", "title", "link", "style", "body", "article", "h1", "h2", "h3",
+            "p", "time", "a", "ul", "ol", "li", "span", "br", "em", "strong", "code", "pre", "hr",
+            "blockquote", "table", "thead", "tbody", "tr", "th", "td"}  # fmt: skip
+
+
+def assert_harmless(html: str) -> None:
+    page = Page(html)
+    assert {tag for tag, _ in page.tags} <= HARMLESS
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in ("href", "src"):
+            address = (attributes.get(name) or "").strip().lower()
+            scheme = address.partition(":")[0] if ":" in address else ""
+            assert scheme in ("", "http", "https"), address
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_hostile_reaches_html(tmp_path: Path, text: str) -> None:
+    outbox = Outbox(tmp_path, title=text, site_url="https://site.example")
+    post = replace(POST, title=text, description=text, tags=(text,), markdown=text, language=text)
+    intent = publish(outbox, post)
+    page = (tmp_path / f"{intent.key}.html").read_text()
+    assert_harmless(page)
+    assert_harmless((tmp_path / "index.html").read_text())
+    assert Page(page).text["title"].strip() == text.strip()
+    (entry,) = atom(tmp_path).findall(f"{{{ATOM}}}entry")
+    assert one(entry, "title") == text
+    assert_harmless(one(entry, "content"))
+
+
+@given(st.lists(st.sampled_from([*HOSTILE, "<", ">", '"', "\n\n", "`", "](", "a", " on", "="])))
+def test_no_mixture_of_hostile_pieces_reaches_html(pieces: list[str]) -> None:
+    assert_harmless(render("".join(pieces)))
+
+
+def test_html_in_the_text_is_shown_and_not_run() -> None:
+    assert render("a <b>bold</b> word") == "<p>a &lt;b&gt;bold&lt;/b&gt; word</p>\n"
+
+
+def test_a_table_and_code_are_rendered() -> None:
+    assert "<td>1</td>" in render("| a |\n|---|\n| 1 |")
+    assert "<code>x &lt; y" in render("```\nx < y\n```")
+
+
+# Once
+
+
+def test_publishing_again_changes_no_byte_and_adds_no_entry(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    intent = publish(outbox)
+    before = files(tmp_path)
+    receipt = asyncio.run(Outbox(tmp_path).publish(intent))
+    assert files(tmp_path) == before
+    assert receipt == asyncio.run(outbox.find(intent))
+    assert outbox.intend(POST) == intent
+    assert len(atom(tmp_path).findall(f"{{{ATOM}}}entry")) == 1
+
+
+def test_two_runs_of_one_day_may_share_a_title(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    keys = [publish(outbox, replace(POST, run=f"run-{n}")).key for n in (1, 2, 3)]
+    assert keys == [SLUG, f"{SLUG}-2", f"{SLUG}-3"]
+    assert len(atom(tmp_path).findall(f"{{{ATOM}}}entry")) == 3
+    for number, key in enumerate(keys, start=1):
+        assert json.loads((tmp_path / f"{key}.json").read_bytes())["run"] == f"run-{number}"
+        # A run that comes back finds its own name again.
+        assert outbox.intend(replace(POST, run=f"run-{number}")).key == key
+
+
+def test_a_run_never_writes_over_the_article_of_another(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    # The first one could not be published yet when the second came along.
+    first, second = (outbox.intend(replace(POST, run=f"run-{n}")) for n in (1, 2))
+    asyncio.run(outbox.publish(second))
+    try:
+        asyncio.run(outbox.publish(first))
+    except PublisherError:
+        pass  # Refusing is as good as another name.
+    else:
+        runs = {json.loads(p.read_bytes())["run"] for p in tmp_path.glob("*.json")}
+        assert runs == {"run-1", "run-2"}
+    assert asyncio.run(outbox.find(second)) is not None
+
+
+def test_find_tells_what_was_published_from_what_was_not(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox")
+    intent = outbox.intend(POST)
+    assert asyncio.run(outbox.find(intent)) is None
+    asyncio.run(outbox.publish(intent))
+    receipt = asyncio.run(outbox.find(intent))
+    assert receipt is not None
+    assert receipt.remote_id == f"{SLUG}.md"
+    other = Intent(intent.key, intent.payload + b" ")
+    assert asyncio.run(outbox.find(other)) is None
+    (tmp_path / "outbox" / f"{SLUG}.json").unlink()
+    assert asyncio.run(outbox.find(intent)) is None
+
+
+# Trouble
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+STEPS_MAX = 40
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, at: int, stop: Callable[[], None]) -> list[str]:
+    """Stops at the file operation number `at`, before it happens; returns those that were made."""
+    made: list[str] = []
+
+    def guard(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*args: Any, **options: Any) -> Any:
+            if len(made) == at:
+                stop()
+            made.append(name)
+            return act(*args, **options)
+
+        return guarded
+
+    monkeypatch.setattr(os, "replace", guard("replace", os.replace))
+    monkeypatch.setattr(os, "fsync", guard("fsync", os.fsync))
+    return made
+
+
+def assert_whole(folder: Path, whole: dict[str, bytes], before: dict[str, bytes]) -> None:
+    """Every file that shows is either as it was or as it will be."""
+    for name, content in files(folder).items():
+        assert content in (whole[name], before.get(name)), f"{name} is neither old nor new"
+    assert set(before) <= set(files(folder))
+
+
+def prepared(folder: Path) -> tuple[Outbox, Intent, dict[str, bytes]]:
+    """An outbox with one article in it and another about to come, at addresses that stay."""
+    outbox = Outbox(folder, site_url="https://site.example")
+    publish(outbox, replace(POST, run="run-0", title="An earlier one", at=AT - timedelta(1)))
+    return outbox, outbox.intend(POST), files(folder)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> dict[str, bytes]:
+    """The files as they are in the end."""
+    outbox, intent, _ = prepared(tmp_path / "whole")
+    asyncio.run(outbox.publish(intent))
+    return files(tmp_path / "whole")
+
+
+def test_an_error_between_any_two_file_operations_leaves_no_half_file(
+    tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    def stop() -> None:
+        raise Killed
+
+    for at in range(STEPS_MAX):
+        folder = tmp_path / str(at)
+        outbox, intent, before = prepared(folder)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            made = interrupted(monkeypatch, at, stop)
+            try:
+                asyncio.run(outbox.publish(intent))
+            except Killed:
+                pass
+            else:
+                break
+        assert_whole(folder, whole, before)
+        assert not list(folder.glob(".*")), "a temporary file was left behind"
+        asyncio.run(Outbox(folder, site_url="https://site.example").publish(intent))
+        assert files(folder) == whole
+    # Each file is flushed before it is moved into place, and its folder afterwards.
+    assert made == ["fsync", "replace", "fsync"] * 5
+
+
+def test_a_kill_between_any_two_file_operations_leaves_no_half_file(
+    tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    for at in range(STEPS_MAX):
+        folder = tmp_path / str(at)
+        outbox, intent, before = prepared(folder)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                interrupted(pytest.MonkeyPatch(), at, lambda: os._exit(9))
+                asyncio.run(outbox.publish(intent))
+                status = 0
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 9)
+        assert_whole(folder, whole, before)
+        assert not feedparser.parse(io.BytesIO((folder / "feed.xml").read_bytes())).bozo
+        if not status:
+            break
+        again = Outbox(folder, site_url="https://site.example")
+        assert again.intend(POST) == intent
+        asyncio.run(again.publish(intent))
+        assert files(folder) == whole
+        assert asyncio.run(again.find(intent)) is not None
+    assert at == 15
+
+
+def test_what_is_found_after_a_kill_is_in_the_folder_whole(
+    tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    def stop() -> None:
+        raise Killed
+
+    found = []
+    for at in range(15):
+        folder = tmp_path / str(at)
+        outbox, intent, _ = prepared(folder)
+        with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
+            interrupted(monkeypatch, at, stop)
+            asyncio.run(outbox.publish(intent))
+        if asyncio.run(outbox.find(intent)) is not None:
+            found.append(at)
+            shown = files(folder)
+            for name in (f"{SLUG}.md", f"{SLUG}.html", f"{SLUG}.json"):
+                assert shown[name] == whole[name]
+    assert found == list(range(found[0], 15)), "once found, it stays found"
+    assert found[0] > 4, "it is not found before its page was moved into place"
+
+
+ERRORS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of the quota",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EIO: "look at the folder",
+}
+
+
+def attempt(outbox: Outbox, intent: Intent) -> Transient | None:
+    try:
+        asyncio.run(outbox.publish(intent))
+    except Transient as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("number", ERRORS)
+def test_a_disk_in_trouble_is_tried_again_later_and_the_operator_told_what_to_do(
+    tmp_path: Path, number: int, whole: dict[str, bytes]
+) -> None:
+    def stop() -> None:
+        raise OSError(number, os.strerror(number))
+
+    for at in range(STEPS_MAX):
+        folder = tmp_path / str(at)
+        outbox, intent, before = prepared(folder)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            interrupted(monkeypatch, at, stop)
+            error = attempt(outbox, intent)
+        if error is None:
+            break
+        assert str(folder) in str(error)
+        assert ERRORS[number] in str(error)
+        assert os.strerror(number) in str(error)
+        assert isinstance(error.__cause__, OSError)
+        assert_whole(folder, whole, before)
+        assert not list(folder.glob(".*"))
+    assert at == 15
+
+
+def test_a_folder_that_may_not_be_written_is_tried_again_later(tmp_path: Path) -> None:
+    folder = tmp_path / "outbox"
+    folder.mkdir(mode=0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("NOT RUN: this user may write anywhere, so no folder is read-only to it")
+    outbox = Outbox(folder)
+    with pytest.raises(Transient, match="make it writable"):
+        publish(outbox)
+    assert asyncio.run(outbox.find(outbox.intend(POST))) is None
+
+
+def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "outbox").write_text("not a folder")
+    outbox = Outbox(tmp_path / "outbox")
+    with pytest.raises(Transient, match="look at the folder"):
+        publish(outbox)
+    assert asyncio.run(outbox.find(outbox.intend(POST))) is None
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "not JSON", "", '{"name": "my site"}', "\xff"])
+def test_a_file_that_somebody_else_put_there_changes_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(content.encode("latin-1"))
+    publish(Outbox(tmp_path))
+    assert len(atom(tmp_path).findall(f"{{{ATOM}}}entry")) == 1
+    assert (tmp_path / "manifest.json").read_bytes() == content.encode("latin-1")
+
+
+# Names
+
+TITLES = {
+    "Plain title": "plain-title",
+    "  Über Größe: 10 % mehr?  ": "uber-gro-e-10-mehr",
+    "Crème brûlée": "creme-brulee",
+    "🌊🌊": "article",
+    "日本語の題名": "article",
+    "!?…—": "article",
+    "": "article",
+    "../../etc/passwd": "etc-passwd",
+    "C:\\con\x00.html": "c-con-html",
+    "a" * 300: "a" * 60,
+    "word " * 60: "word-" * 11 + "word",
+    ".hidden": "hidden",
+}
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_a_title_becomes_a_name_of_plain_characters(tmp_path: Path, title: str) -> None:
+    assert slugify(title) == TITLES[title]
+    intent = publish(Outbox(tmp_path), replace(POST, title=title))
+    assert intent.key.startswith(f"2026-11-03-{TITLES[title]}")
+    assert f"{intent.key}.html" in files(tmp_path)
+
+
+@given(st.text())
+def test_every_name_is_short_and_safe(title: str) -> None:
+    slug = slugify(title)
+    assert 0 < len(slug) <= 60
+    assert set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert slug == slug.strip("-")

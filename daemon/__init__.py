@@ -5,8 +5,14 @@ The process that lives: it decides, researches, writes, publishes and settles.
     cycle       one run, start to finish
     cadence     which slots a cron expression names (pure)
     governor    books and policy to a pace (pure)
+    newsroom    how a run comes to its text
+    press       publications: intent, effect, receipt
+    steps       journaled steps, each done once
     journal     runs, steps, decisions, evidence, publications
     books       transactions for coroutines
+    look        what the governor needs, gathered
+    estimate    what a run should cost (pure)
+    options     every setting, side by side
     settings    the environment, read once
     clock       the only source of time
     crew/       researcher, writer, editor, digest and their prompts

@@ -19,6 +19,7 @@ from daemon.inference.chat import ChatModel
 from daemon.inference.meter import Meter
 from daemon.lock import process_lock
 from daemon.newsroom import Newsroom
+from daemon.press import Press
 from daemon.progress import Progress
 from daemon.settings import Location, Publishing, Settings
 from daemon.sources.feeds import FeedReader
@@ -134,13 +135,23 @@ async def opened_cycle(
             ladders=settings.ladders,
             secrets=[endpoint.key.reveal() for endpoint in settings.endpoints.values()],
         )
+        press = Press(
+            books=books,
+            clock=world.clock,
+            publishers=publishers(settings),
+            approval=settings.publishing.approval,
+            posts_per_day_max=settings.schedule.posts_per_day_max,
+            zone=settings.zone,
+            language=settings.brief.language,
+            progress=progress,
+        )
         yield Cycle(
             books=books,
             clock=world.clock,
             settings=settings,
             asker=asker,
             newsroom=newsroom,
-            publishers=publishers(settings),
+            press=press,
             progress=progress,
             chance=world.chance,
         )

@@ -22,7 +22,7 @@ FORBIDDEN = {
 }
 # The parts know nothing of what directs them.
 DIRECTORS = (
-    "daemon.cycle", "daemon.newsroom", "daemon.steps", "daemon.app", "daemon.cli",
+    "daemon.cycle", "daemon.newsroom", "daemon.press", "daemon.steps", "daemon.app", "daemon.cli",
     "daemon.settings", "daemon.journal",
 )  # fmt: skip
 PARTS = ("daemon.sources", "daemon.inference", "daemon.desk", "daemon.crew")

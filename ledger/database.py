@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
@@ -31,6 +32,9 @@ from ledger.models import SQLITE_TRIGGERS
 
 # "PENS" in ASCII: file(1) and we ourselves can tell whose database this is.
 APPLICATION_ID = 0x50454E53
+
+# Less than this and the next write may fail: the write-ahead log's index alone takes 32 kB.
+ROOM_MIN = 65_536
 
 _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
@@ -137,15 +141,21 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        code = getattr(error.orig, "sqlite_errorcode", None)
-        # The low byte is the primary code; the rest tells, say, which I/O call failed.
-        kind = _ERRORS.get(code & 0xFF) if isinstance(code, int) else None
+        kind = _kind(getattr(error.orig, "sqlite_errorcode", None), path)
         if kind is None:
-            if isinstance(code, int) and code & 0xFF == sqlite3.SQLITE_IOERR:
-                kind = StorageError
-            else:
-                raise
+            raise
         raise kind(f"{path}: {error.orig}") from error
+
+
+def _kind(code: Any, path: Path) -> type[StorageError] | None:
+    """Which of our errors a code of SQLite's is; None for those that are a bug of ours."""
+    if not isinstance(code, int):
+        return None
+    # The low byte is the primary code; the rest tells, say, which I/O call failed.
+    if code & 0xFF == sqlite3.SQLITE_IOERR:
+        # With no room for its shared memory SQLite reports an I/O error, and means a full disk.
+        return StorageFull if disk_usage(path.parent).free < ROOM_MIN else StorageError
+    return _ERRORS.get(code & 0xFF)
 
 
 def _claim(cursor: Any) -> None:

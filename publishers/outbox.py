@@ -72,6 +72,9 @@ class Outbox:
         article = json.loads(intent.payload)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            for abandoned in self._folder.glob(".*.part"):
+                # A killed process left it halfway; nobody else writes here.
+                abandoned.unlink(missing_ok=True)
             there = _article(self._folder / f"{intent.key}.json")
             if there and there["run"] != article["run"]:
                 raise Rejected(f"{intent.key} is the article of run {there['run']}")

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from daemon import __version__
 
@@ -28,7 +29,13 @@ def run(argv: Sequence[str]) -> int:
     except UnicodeEncodeError:
         print("penstock: a word of this call is not UTF-8; write it in UTF-8", file=sys.stderr)
         return 2
-    args = parser().parse_args(argv)
+    try:
+        args = parser().parse_args(argv)
+    except _WrongCall as error:
+        print(error.usage + f"penstock: {error}", file=sys.stderr)
+        if "--json" in argv:
+            print(json.dumps({"error": str(error)}, ensure_ascii=False, indent=2))
+        return 2
     try:
         code = int(args.command(args))
         sys.stdout.flush()
@@ -65,11 +72,24 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     return int(code)
 
 
+class _WrongCall(Exception):
+    """The words do not make a call; `usage` says what would."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to `run` what a wrong call prints, because of `--json`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _WrongCall(message, self.format_usage())
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command with its words."""
-    top = argparse.ArgumentParser(
-        prog="penstock", description="A self-funding content daemon.", allow_abbrev=False
-    )
+    top = _Parser(prog="penstock", description="A self-funding content daemon.", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 

@@ -6,6 +6,7 @@ import asyncio
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from daemon import settings as settings_module
@@ -53,8 +54,9 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The report as CONTRACT.md has it."""
-    return {
+    """The report as CONTRACT.md has it; after a dry run, with what would go out."""
+    shown = {} if report.manuscript is None else {"article": asdict(report.manuscript)}
+    return shown | {
         "run": report.run,
         "outcome": report.outcome,
         "reason": report.reason,

@@ -228,7 +228,7 @@ class _RungFailed(Exception):
 def _wait(reply: ModelReply, waits: int) -> float:
     """Seconds before the next try: what the endpoint asks, within our own bounds."""
     asked = reply.retry_after_s
-    if asked is None or not asked > 0:
+    if asked is None or not asked >= 0:
         asked = WAIT_DEFAULT_S**waits
     return min(asked, WAIT_MAX_S)
 

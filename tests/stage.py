@@ -85,7 +85,7 @@ class MortalDatabase(Database):
 class Stage:
     """A publication with a blog to read, a model to ask and a folder to publish to."""
 
-    def __init__(self, folder: Path, *, blog: SiteDouble | None = None, **changes: str) -> None:
+    def __init__(self, folder: Path, blog: SiteDouble | None = None, /, **changes: str) -> None:
         self.time = VirtualTime()
         self.model = ModelDouble()
         self.blog = blog or SiteDouble(pages=blog_pages())

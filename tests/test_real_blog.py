@@ -20,7 +20,7 @@ def test_a_real_blog_becomes_an_article_whose_claims_all_stand_in_its_pages(tmp_
     blog = SiteDouble(root=BLOG, rewrite=("https://sajaldebnath.com", "{self}"))
     stage = Stage(
         tmp_path,
-        blog=blog,
+        blog,
         PENSTOCK_FEEDS="http://blog.test/atom.xml",
         PENSTOCK_NICHE="cloud automation, vRealize, auto-scaling",
         PENSTOCK_FRESH_DAYS="36500",

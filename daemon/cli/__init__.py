@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from daemon import __version__
 
@@ -87,6 +87,9 @@ class _Parser(argparse.ArgumentParser):
         raise _WrongCall(message, self.format_usage())
 
 
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command with its words."""
     top = _Parser(prog="penstock", description="A self-funding content daemon.", allow_abbrev=False)
@@ -153,15 +156,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _group(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_text: str
-) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+def _group(commands: _Commands, name: str, help_text: str) -> _Commands:
     group = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
     return group.add_subparsers(metavar="COMMAND", required=True)
 
 
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: _Commands,
     name: str,
     command: Command,
     help_text: str,

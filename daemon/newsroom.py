@@ -45,7 +45,8 @@ from ledger.errors import NotAllowed
 CLAIMS_MIN = 3
 DRAFTS_MAX = 3
 RESEARCH_AGAIN_MAX = 2
-# An editor who never approves does not stop a text that keeps every rule and is good enough.
+# An editor who never approves does not stop a text that keeps every rule and scores this much,
+# when no further draft can be had.
 SCORE_MIN = 6
 
 
@@ -117,7 +118,7 @@ class Newsroom:
         refusals = [finding for finding in house.inspect(made, context) if finding.refuses]
         if refusals:
             raise Abstain(f"the desk refused the digest: {'; '.join(map(str, refusals))}")
-        return await self._desk(steps, made, ())
+        return await self._desk(steps, made)
 
     async def _poll(self, steps: Steps) -> Sequence[str]:
         async def act() -> Output:
@@ -323,25 +324,37 @@ class Newsroom:
     ) -> Manuscript:
         """Draft, desk, review, and again within bounds, until it may appear."""
         earlier: Draft | None = None
+        passable: Manuscript | None = None
         problems: list[str] = []
         for number in range(1, DRAFTS_MAX + 1):
             claims = self._enough_claims(steps.run)
-            draft = await self._draft(steps, number, plan, claims, earlier, problems)
-            manuscript = house.mended(_manuscript(draft))
-            findings = self._inspect(steps.run, manuscript, evidence, claims)
-            review = await self._review(steps, number, claims, manuscript, findings)
+            try:
+                draft = await self._draft(steps, number, plan, claims, earlier, problems)
+                manuscript = house.mended(_manuscript(draft))
+                findings = self._inspect(steps.run, manuscript, evidence, claims)
+                review = await self._review(steps, number, claims, manuscript, findings)
+            except Failed as error:
+                if passable is None:
+                    raise
+                await steps.remark("edit", f"the last good draft appears: {error}")
+                break
             await self._drop_unsupported(steps, claims, review)
-            if self._may_appear(steps.run, manuscript, evidence, review, last=number == DRAFTS_MAX):
-                return await self._desk(steps, manuscript, findings)
+            if self._is_sound(steps.run, manuscript, evidence) and not review.unsupported:
+                if review.verdict is Verdict.APPROVE:
+                    return await self._desk(steps, manuscript)
+                passable = manuscript if review.score >= SCORE_MIN else passable
             if review.verdict is Verdict.RESEARCH and number < DRAFTS_MAX:
                 await self._research(
                     steps, evidence, review.questions[:RESEARCH_AGAIN_MAX], again=number
                 )
             earlier = draft
             problems = [str(finding) for finding in findings] + _as_lines(review)
-        refusals = [finding for finding in findings if finding.refuses]
+        # Claims may have gone since it was passed.
+        if passable is not None and self._is_sound(steps.run, passable, evidence):
+            return await self._desk(steps, passable)
+        refusals = [str(finding) for finding in findings if finding.refuses]
         raise Abstain(
-            f"the desk refused the draft: {'; '.join(map(str, refusals))}"
+            f"the desk refused the draft: {'; '.join(refusals)}"
             if refusals
             else f"the editor approved none of {DRAFTS_MAX} drafts (last score {review.score:g})"
         )
@@ -394,22 +407,10 @@ class Newsroom:
                     tx, steps.run, dropped, "the editor: its quote does not bear it out"
                 )
 
-    def _may_appear(
-        self,
-        run: str,
-        manuscript: Manuscript,
-        evidence: Mapping[str, Evidence],
-        review: Review,
-        *,
-        last: bool,
-    ) -> bool:
-        """Whether the desk finds nothing that refuses it, and the editor lets it go."""
-        # Looked at once more, on the claims that are left after the editor's.
+    def _is_sound(self, run: str, manuscript: Manuscript, evidence: Mapping[str, Evidence]) -> bool:
+        """Whether the desk refuses nothing, on the claims that are left after the editor's."""
         findings = self._inspect(run, manuscript, evidence, self._claims(run))
-        if review.unsupported or any(finding.refuses for finding in findings):
-            return False
-        # An editor who approves has seen the findings that do not refuse.
-        return review.verdict is Verdict.APPROVE or (last and review.score >= SCORE_MIN)
+        return not any(finding.refuses for finding in findings)
 
     def _inspect(
         self,
@@ -440,13 +441,11 @@ class Newsroom:
             cites=cites,
         )
 
-    async def _desk(
-        self, steps: Steps, manuscript: Manuscript, findings: Sequence[Finding]
-    ) -> Manuscript:
+    async def _desk(self, steps: Steps, manuscript: Manuscript) -> Manuscript:
         """Store what may appear."""
 
         async def act() -> Output:
-            return {"manuscript": asdict(manuscript), "left": [str(f) for f in findings]}
+            return {"manuscript": asdict(manuscript)}
 
         def name(tx: Connection, output: Output) -> None:
             journal.change_run(tx, steps.run, title=output["manuscript"]["title"])

@@ -217,6 +217,20 @@ def test_an_editor_who_never_approves_is_asked_a_bounded_number_of_times(
     assert not one.articles()
 
 
+def test_a_good_draft_is_not_lost_because_its_revision_cannot_be_paid_for(
+    stage: MakeStage,
+) -> None:
+    one = stage()
+    one.deposit("5")
+    one.model.answers["review"] = lambda asked: _review("revise", score=7)
+    one.model.misbehave("status", code=402, schema="draft", after=1, times=None)
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    with one.reading() as tx:
+        said = [decision.sentence for decision in journal.decisions(tx, str(report.run))]
+    assert any("the last good draft appears" in sentence for sentence in said)
+
+
 def _commits_of_a_whole_run(one: Stage) -> int:
     kill = Kill.at(0, after=False)
     assert one.once(kill=kill).outcome is RunOutcome.PUBLISHED

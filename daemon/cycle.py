@@ -75,6 +75,8 @@ class Cycle:
         self._press = press
         self._progress = progress
         self._chance = chance
+        # The run in hand, for whoever must tell what an error interrupted.
+        self.run: str | None = None
 
     async def once(self, *, topic: str | None = None, dry_run: bool = False) -> Report:
         """Go on with an interrupted run, else open one now, and see it through."""
@@ -142,6 +144,7 @@ class Cycle:
 
     async def _see_through(self, run: str, *, dry_run: bool, fresh: bool) -> Report:
         """Work, publish and close; every way out leaves the run in a state that says so."""
+        self.run = run
         try:
             manuscript = await self._work(run)
             if dry_run:

@@ -63,14 +63,6 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """What a run knows: its evidence and its verified claims."""
-
-    evidence: Mapping[str, Evidence]
-    claims: Sequence[Claim]
-
-
-@dataclass(frozen=True, slots=True)
 class Newsroom:
     """Makes articles and digests out of runs."""
 
@@ -315,7 +307,7 @@ class Newsroom:
         if len(claims) < CLAIMS_MIN:
             raise Abstain(
                 f"research found {len(claims)} claims that the sources bear out;"
-                f" {CLAIMS_MIN} are needed before a draft is paid for"
+                f" {CLAIMS_MIN} are needed for an article"
             )
         return claims
 

@@ -209,7 +209,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("PENSTOCK_SEARCH_URL", "", "a SearXNG-compatible search endpoint for research", url, later=True),
     Option("PENSTOCK_FETCH_ALLOW", "", "host:port pairs on private addresses or other ports that may be read, comma-separated", _fetch_allow),
     Option("PENSTOCK_PUBLISH_CRON", "0 9 * * mon,wed,fri", "when a run is due (five-field cron, Sunday is 0 or 7)", _text),
-    Option("PENSTOCK_COLLECT_CRON", "*/30 * * * *", "when engagement is collected (five-field cron)", _text),
+    Option("PENSTOCK_COLLECT_CRON", "*/30 * * * *", "when engagement is collected (five-field cron)", _text, later=True),
     Option("PENSTOCK_MAX_POSTS_PER_DAY", "1", "articles published a calendar day at most, whatever asks for more", partial(_whole, low=0)),
     Option("PENSTOCK_PROVIDERS", "llm", "names of model providers, comma-separated; each NAME has PENSTOCK_PROVIDER_NAME_URL and PENSTOCK_PROVIDER_NAME_KEY", _names),
     Option("PENSTOCK_MODELS_RESEARCH", "digest", "ladder of the researcher, best first: llm/claude-sonnet-4.5 > llm/deepseek-v3 > digest", parse_ladder),

@@ -13,13 +13,3 @@ class Progress(Protocol):
 
     def note(self, run: str, line: str) -> None:
         """Something worth a line."""
-
-
-class Silent:
-    """Nobody watches."""
-
-    def step(self, run: str, name: str, state: str, detail: str = "") -> None:
-        """Say nothing."""
-
-    def note(self, run: str, line: str) -> None:
-        """Say nothing."""

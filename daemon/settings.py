@@ -100,7 +100,6 @@ class Settings:
     call_timeout_s: float
     policy: Policy
     publishing: Publishing
-    log_level: str
     ineffective: tuple[str, ...] = field(default=())
 
     @property
@@ -118,13 +117,19 @@ def environment(
     """
     The environment, filled up from the env file.
 
-    The file is `env_file`, else `.env` in the working directory, else /etc/penstock/penstock.env.
+    The file is `env_file`, else `.env` in the working directory, else /etc/penstock/penstock.env;
+    systemd may have read the last for us, as root, so it is passed over where we may not read it.
 
     Raises:
         SettingsError: the file named cannot be read, or has a line that cannot be parsed.
     """
     path = env_file or next(
-        (found for found in ((cwd or Path.cwd()) / ".env", ETC_ENV_FILE) if found.is_file()), None
+        (
+            found
+            for found in ((cwd or Path.cwd()) / ".env", ETC_ENV_FILE)
+            if found.is_file() and (found != ETC_ENV_FILE or os.access(found, os.R_OK))
+        ),
+        None,
     )
     values = {} if path is None else _read_env_file(path)
     return values | {
@@ -235,7 +240,6 @@ def load(env: Mapping[str, str], *, at: datetime, for_run: bool = True) -> Setti
             outbox_dir=values["PENSTOCK_OUTBOX_DIR"] or location.state_dir / "outbox",
             site_url=values["PENSTOCK_SITE_URL"],
         ),
-        log_level=values["PENSTOCK_LOG_LEVEL"],
         ineffective=tuple(
             option.name for option in OPTIONS if option.later and env.get(option.name)
         ),

@@ -119,7 +119,9 @@ def _compare(tx: Connection, totals: dict[str, Totals], report: Report) -> None:
     for name in sorted(stored.keys() | totals.keys()):
         have, want = stored.get(name, Totals()), totals.get(name, Totals())
         if have != want:
-            report.note(f"the account {name} says {have}, its transfers add up to {want}")
+            report.note(
+                f"the account {name} says {_in_words(have)}, its rows say {_in_words(want)}"
+            )
     posted = sum(t.debits_posted - t.credits_posted for t in stored.values())
     pending = sum(t.debits_pending - t.credits_pending for t in stored.values())
     if posted or pending:
@@ -129,6 +131,13 @@ def _compare(tx: Connection, totals: dict[str, Totals], report: Report) -> None:
     held = stored.get(TREASURY, Totals()).credits_pending
     if held < 0 or stored.get(TREASURY, Totals()).balance(AccountKind.ASSET).micro < -_overruns(tx):
         report.note("the treasury is overdrawn by more than overruns explain")
+
+
+def _in_words(totals: Totals) -> str:
+    return (
+        f"{totals.debits_posted} debited and {totals.credits_posted} credited"
+        f" ({totals.debits_pending} and {totals.credits_pending} pending) micro-credits"
+    )
 
 
 def _check_kind(name: str, kind: str, report: Report) -> None:

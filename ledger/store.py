@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, bindparam, func, select, text
+from sqlalchemy import Connection, Row, RowMapping, bindparam, select, text
 from sqlmodel import SQLModel
 
 from ledger.errors import (
@@ -299,12 +299,6 @@ def earned(tx: Connection, *, since: datetime, family: str) -> MicroCredits:
     return MicroCredits(tx.execute(statement, values).scalar_one())
 
 
-def open_holds(tx: Connection, *, made_before: datetime | None = None) -> list[Entry]:
-    """Holds that have not ended, oldest first."""
-    found = [entry for entry in entries(tx) if entry.state == "pending"]
-    return [entry for entry in found if made_before is None or entry.at < made_before]
-
-
 def entries(
     tx: Connection, *, since: datetime | None = None, limit: int | None = None
 ) -> Iterator[Entry]:
@@ -468,7 +462,8 @@ def _insert(
         )
         differs = [name for name in moved if getattr(known, name) != row[name]]
         if differs:
-            raise RefReused(f"{id} was booked before with another {', '.join(differs)}")
+            named = ", ".join(name.removesuffix("_micro") for name in differs)
+            raise RefReused(f"{ref or id} was booked before with another {named}")
         return False
     totals = {name: _open_account(tx, name) for name in (debit, credit)}
     after = apply(totals, action=action, debit=debit, credit=credit, amount=amount.micro, held=held)
@@ -523,8 +518,3 @@ def _row_totals(row: Any) -> Totals:
         debits_pending=row.debits_pending_micro,
         credits_pending=row.credits_pending_micro,
     )
-
-
-def transfer_count(tx: Connection) -> int:
-    """How many rows the journal has."""
-    return tx.execute(select(func.count()).select_from(_transfers)).scalar_one()

@@ -17,7 +17,6 @@ from sqlalchemy import Connection
 from daemon import settings
 from daemon.app import World, opened_cycle, opened_database
 from daemon.cycle import Report
-from daemon.progress import Silent
 from ledger import audit, store
 from ledger.database import Database
 from ledger.money import MicroCredits
@@ -27,11 +26,23 @@ from tests.doubles.wire import InProcess
 from tests.virtual import START, VirtualTime
 
 BLOG_ADDRESS = "93.184.216.34"
+# Micro-credits per million tokens, as in the prices below.
+GOOD, CHEAP = (1_000_000, 100_000, 5_000_000), (200_000, 20_000, 800_000)
 TOPICS = ("write-ahead log", "connection pool", "backup restore", "query planner")
 
 
 class Killed(BaseException):
     """The process died here. No code of ours may catch it."""
+
+
+class Silent:
+    """Nobody watches."""
+
+    def step(self, run: str, name: str, state: str, detail: str = "") -> None:
+        pass
+
+    def note(self, run: str, line: str) -> None:
+        pass
 
 
 class Kill:
@@ -87,7 +98,7 @@ class Stage:
 
     def __init__(self, folder: Path, blog: SiteDouble | None = None, /, **changes: str) -> None:
         self.time = VirtualTime()
-        self.model = ModelDouble()
+        self.model = ModelDouble({"good": GOOD, "cheap": CHEAP})
         self.blog = blog or SiteDouble(pages=blog_pages())
         self.outbox = folder / "outbox"
         env = {
@@ -99,9 +110,7 @@ class Stage:
             "PENSTOCK_MODELS_RESEARCH": "llm/good",
             "PENSTOCK_MODELS_WRITE": "llm/good",
             "PENSTOCK_MODELS_EDIT": "llm/good",
-            "PENSTOCK_PRICES": "llm/good=3,0.3,15;llm/cheap=0.2,0.02,0.8",
-            "PENSTOCK_RUN_BUDGET": "1",
-            "PENSTOCK_DAILY_CAP": "5",
+            "PENSTOCK_PRICES": "llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8",
         } | changes
         self.settings = settings.load(env, at=START)
         self._chance = random.Random(7)

@@ -558,7 +558,7 @@ def test_a_pause_parks_the_run_in_hand_and_resume_lets_it_go_on(
     tmp_path: Path, world: World
 ) -> None:
     desk = world.desk(tmp_path)
-    world.model.misbehave("slow", seconds=1.2, times=1)
+    world.model.misbehave("slow", seconds=6.0, times=1)
     with desk.started("once", "--json") as process:
         await_true(lambda: bool(world.model.requests))
         assert desk.run("pause").code == DONE

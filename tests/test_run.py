@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from daemon import journal
+from daemon import control, journal
 from daemon.inference import attempts
 from daemon.inference.ladder import Tier
 from daemon.journal import RunOutcome
 from ledger import store
+from ledger.database import Database
 from tests.doubles.web import Page
 from tests.stage import Kill, Killed, Stage
 from tests.virtual import START
@@ -66,7 +68,7 @@ def test_a_run_lives_on_the_virtual_clock_alone(stage: MakeStage) -> None:
 
 
 def test_questions_whose_holds_do_not_fit_together_wait_for_each_other(stage: MakeStage) -> None:
-    one = stage(PENSTOCK_RUN_BUDGET="0.20")
+    one = stage(PENSTOCK_RUN_BUDGET="0.09")
     one.deposit("5")
     one.model.misbehave("slow", seconds=10.0, schema="notes", times=None)
     report = one.once()
@@ -229,6 +231,58 @@ def test_a_good_draft_is_not_lost_because_its_revision_cannot_be_paid_for(
     with one.reading() as tx:
         said = [decision.sentence for decision in journal.decisions(tx, str(report.run))]
     assert any("the last good draft appears" in sentence for sentence in said)
+
+
+def test_a_pause_after_the_last_request_stops_the_publication_until_resume(
+    stage: MakeStage,
+) -> None:
+    one = stage()
+    one.deposit("5")
+
+    def review(asked: object) -> dict[str, object]:
+        with opened(one) as database, database.write() as tx:
+            control.pause(tx, reason="wait", at=START)
+        return _review("approve")
+
+    one.model.answers["review"] = review
+    paused = one.once()
+    assert paused.paused
+    assert not one.articles()
+    with opened(one) as database, database.write() as tx:
+        control.resume(tx)
+    bought = len(one.model.bill)
+    assert one.once().outcome is RunOutcome.PUBLISHED
+    assert len(one.articles()) == 1
+    assert len(one.model.bill) == bought
+
+
+def test_a_model_that_bills_above_its_hold_is_booked_in_full_and_rests(stage: MakeStage) -> None:
+    ladder = "llm/good > llm/cheap"
+    one = stage(
+        PENSTOCK_MODELS_RESEARCH=ladder,
+        PENSTOCK_MODELS_WRITE=ladder,
+        PENSTOCK_MODELS_EDIT=ladder,
+        PENSTOCK_PRICES="llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8;llm/dear=60,6,300",
+    )
+    one.model.prices["dear"] = (60_000_000, 6_000_000, 300_000_000)
+    one.deposit("5")
+    one.model.misbehave("other_model", model="dear", schema="plan")
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    with one.reading() as tx:
+        made = attempts.recent(tx)
+        codes = [entry.code for entry in store.entries(tx)]
+    assert (made[0].model, made[0].model_returned) == ("good", "dear")
+    assert {attempt.model for attempt in made[1:]} == {"cheap"}
+    assert codes.count("overrun") == 1
+    assert report.cost.micro == one.model.billed_micro
+    one.judge()
+
+
+@contextmanager
+def opened(one: Stage) -> Iterator[Database]:
+    with closing(Database(one.settings.location.database_url)) as database:
+        yield database
 
 
 def _commits_of_a_whole_run(one: Stage) -> int:

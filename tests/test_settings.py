@@ -130,7 +130,6 @@ def test_what_nobody_set_is_the_default_in_every_slice() -> None:
     assert read.location.state_dir == Path("/srv/penstock")
     assert read.ladders == dict.fromkeys(Role, Ladder())
     assert not read.paid
-    assert read.log_level == "info"
     assert read.ineffective == ()
 
 
@@ -177,7 +176,7 @@ def test_what_was_set_reaches_the_part_that_uses_it() -> None:
     assert read.publishing.publishers == ("outbox",)
     assert read.publishing.site_url == "https://site.example/blog"
     assert read.publishing.outbox_dir == Path("/srv/out")
-    assert (read.publishing.approval, read.log_level) == ("manual", "debug")
+    assert read.publishing.approval == "manual"
     assert read.endpoints["llm"].url == "https://api.openai.com/v1"
     assert read.endpoints["llm"].key == Secret(SECRET)
     assert read.paid

@@ -10,6 +10,7 @@ The commands. This file knows their words; each group's module is imported when 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -29,6 +30,10 @@ def run(argv: Sequence[str]) -> int:
     except UnicodeEncodeError:
         print("penstock: a word of this call is not UTF-8; write it in UTF-8", file=sys.stderr)
         return 2
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Failing to print a letter must not change what a run came to.
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = parser().parse_args(argv)
     except _WrongCall as error:
@@ -45,7 +50,9 @@ def run(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("stopped; `penstock once` goes on where it was", file=sys.stderr)
+        print(f"penstock: {args.stopped}", file=sys.stderr)
+        if getattr(args, "json", False):
+            print(json.dumps(args.failure(args.stopped), ensure_ascii=False, indent=2))
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches an operator
         return _report(error, args)
@@ -57,7 +64,7 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     code = of_error(error)
     message = str(error)
     if code is None:
-        if os.environ.get("PENSTOCK_LOG_LEVEL", "").lower() == "debug":
+        if _debugging(args):
             raise error
         code = Exit.FAILED
         message = (
@@ -70,6 +77,16 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
             json.dumps(args.failure(message) | {"problems": problems}, ensure_ascii=False, indent=2)
         )
     return int(code)
+
+
+def _debugging(args: argparse.Namespace) -> bool:
+    """Whether the operator asked to see where an error comes from."""
+    from daemon.cli.context import Context
+
+    try:
+        return Context(args).env.get("PENSTOCK_LOG_LEVEL", "").lower() == "debug"
+    except Exception:  # noqa: BLE001 - this is asked while another error is being told
+        return False
 
 
 class _WrongCall(Exception):
@@ -96,14 +113,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
-    _add(commands, "init", _init, "write a commented .env, make the state folder and database")
+    _add(
+        commands, "init", _init, "write a commented .env, make state folder and database", json=True
+    )
 
     once = _add(
         commands, "once", _once, "go on with an interrupted run, else make one now", json=True
     )
     once.add_argument("--topic", metavar="TEXT", help="what to write about")
     once.add_argument("--dry-run", action="store_true", help="stop before publishing and show it")
-    once.set_defaults(failure=_failed_once)
+    once.set_defaults(failure=_failed_once, stopped=_GOES_ON)
 
     _add(commands, "status", _status, "balance, pace and why, next slots, last run", json=True)
 
@@ -181,7 +200,9 @@ def _add(
     if listing:
         added.add_argument("--limit", type=_count, metavar="N", help="the newest N")
         added.add_argument("--since", metavar="TIME", help="ISO 8601, or 24h, 7d, 2w ago")
-    added.set_defaults(command=command, failure=lambda message: {"error": message})
+    added.set_defaults(
+        command=command, failure=lambda message: {"error": message}, stopped="stopped"
+    )
     return added
 
 
@@ -189,6 +210,9 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise argparse.ArgumentTypeError("a whole number from 1 to 999999999 is needed")
     return int(text)
+
+
+_GOES_ON = "stopped; `penstock once` goes on where it was"
 
 
 def _failed_once(message: str) -> dict[str, object]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+from daemon import journal
 from daemon import settings as settings_module
 from daemon.app import World, opened_cycle, opened_database
 from daemon.cli import exits
 from daemon.cli.context import Context, moment, say
 from daemon.cli.progress import watching
 from daemon.cycle import Cycle, Report
+from daemon.inference import attempts
 from daemon.journal import RunOutcome
 from ledger.database import Database
+from ledger.errors import StorageError
+from ledger.money import ZERO, MicroCredits
 
 
 def run(args: Namespace) -> int:
@@ -41,7 +46,10 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
     async def main(database: Database) -> Report:
         with watching() as progress:
             async with opened_cycle(settings, database, progress, world) as cycle:
-                return await act(cycle)
+                try:
+                    return await act(cycle)
+                finally:
+                    context.args.failure = partial(_interrupted, database, cycle.run)
 
     with (
         opened_database(context.location),
@@ -51,6 +59,20 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
         report = asyncio.run(main(database))
     context.show(document(report), human(report))
     return exits.of_outcome(report.outcome, paused=report.paused)
+
+
+def _interrupted(database: Database, run: str | None, message: str) -> dict[str, Any]:
+    """What `once` prints when an error ends it: the run is there, and so is what it cost."""
+    tier, title, cost = None, None, ZERO
+    if run is not None:
+        with suppress(StorageError), database.read() as tx:
+            row = journal.run(tx, run)
+            cost = MicroCredits(attempts.spent_by_run(tx, run))
+            tier, title = (row.tier, row.title) if row is not None else (None, None)
+    return {
+        "run": run, "outcome": RunOutcome.FAILED, "reason": message, "tier": tier, "title": title,
+        "cost": str(cost), "publications": [],
+    }  # fmt: skip
 
 
 def document(report: Report) -> dict[str, Any]:

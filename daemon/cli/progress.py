@@ -73,7 +73,8 @@ class LiveView:
         grid.add_row("", Text(f"run {self._run}", style="bold"))
         for line in self._notes[-6:]:
             grid.add_row(Text("·", style="dim"), Text(line, style="dim"))
-        for name, (state, detail) in self._steps.items():
+        # Rich draws from a thread of its own, while the run adds steps.
+        for name, (state, detail) in list(self._steps.items()):
             running = state == "running"
             mark = Spinner("dots") if running else Text(_MARKS[state], style=_style(state))
             text = Text(name)

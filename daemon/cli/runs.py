@@ -21,13 +21,11 @@ def list_runs(args: Namespace) -> int:
     """Every run, oldest first."""
     context = Context(args)
     with context.reading() as tx:
-        found = [
-            run_document(tx, row)
-            for row in journal.runs(tx, since=context.since(), limit=args.limit)
-        ]
+        listed = journal.runs(tx, since=context.since(), limit=args.limit)
+        found = [run_document(tx, row) for row in listed]
     rows = [
-        (r["started_at"], r["run"], r["state"], r["outcome"], r["tier"], r["cost"], r["title"])
-        for r in found
+        (row.started_at, r["run"], r["state"], r["outcome"], r["tier"], r["cost"], r["title"])
+        for row, r in zip(listed, found, strict=True)
     ]
     headers = ("started", "run", "state", "outcome", "tier", "cost", "title")
     context.show(found, table(headers, rows, "no run yet; `penstock once` makes one"))

@@ -61,6 +61,7 @@ def document(
         "earned": _earned(tx, at),
         "next": {
             "publish": _next(settings, "publish", at),
+            # What the schedule says; this version does not collect yet, so no person is shown it.
             "collect": _next(settings, "collect", at),
         },
         "last_run": _run(tx, last[0]) if last else None,
@@ -90,7 +91,7 @@ def human(page: dict[str, Any]) -> str:
         rows += [
             ("pace", f"{pace['tier']}, {pace['cadence']} runs a day, runway: {runway}"),
             ("why", pace["reason"]),
-            ("next", f"publish {page['next']['publish']}, collect {page['next']['collect']}"),
+            ("next", f"publish {page['next']['publish']}"),
         ]
     if page["last_run"] is not None:
         last = page["last_run"]
@@ -98,7 +99,7 @@ def human(page: dict[str, Any]) -> str:
             (
                 "last run",
                 f"{last['run']} {last['outcome'] or last['state']}:"
-                f" {last['title'] or last['reason']}",
+                f" {last['title'] or last['reason'] or '`penstock once` goes on with it'}",
             )
         )
     if page["paused"]:

@@ -24,6 +24,7 @@ _ALIKE = str.maketrans(
         "–": "-", "—": "-", "‐": "-", "‑": "-", "−": "-", "…": "...",
     }
 )  # fmt: skip
+_SOURCE_ID = re.compile(r"(?:\b|(?<=\W))[Ss]?(\d+)\b")
 # Digits behind a letter (IPv6, S3) are part of a name.
 _NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:[.,]\d+)*|\.\d+)")
 _DIGITS = re.compile(r"\d+")
@@ -65,7 +66,9 @@ def verify(claim: Claim, texts: Mapping[str, str]) -> Verdict:
     Args:
         texts: the stored text of each source, by id.
     """
-    source = claim.source.strip("[] ").upper()
+    # Models write `[S1]`, `Source 1` or `S1: its title`; one known number is the source.
+    numbered = {f"S{number}" for number in _SOURCE_ID.findall(claim.source)}
+    source = numbered.pop() if len(numbered) == 1 else claim.source
     if source not in texts:
         return Verdict(claim, False, f"there is no source {claim.source}")
     claim = Claim(claim.statement, claim.quote.strip(' "“”'), source)

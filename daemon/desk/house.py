@@ -33,7 +33,7 @@ PROMPT_RUN_WORDS = 12
 REPEAT_SIMILARITY = 0.9
 
 CITATION = re.compile(r"\[S(\d+)\]")
-_LOWER_CITATION = re.compile(r"\[s(\d+)\]")
+_ODD_CITATION = re.compile(r"\[\^?[Ss](\d+)\]|\(S(\d+)\)")
 _CITATION_GROUP = re.compile(r"\[\s*(S\d+(?:\s*[,;&]\s*S\d+)+)\s*\]", re.IGNORECASE)
 _QUOTATION = re.compile(r"“([^”\n]+)”|\"([^\"\n]+)\"|„([^“\n]+)“|«([^»\n]+)»")
 _LIST_NUMERAL = re.compile(r"^\s*\d{1,3}[.)]\s", re.MULTILINE)
@@ -112,7 +112,7 @@ def mended(manuscript: Manuscript) -> Manuscript:
     """The manuscript with everything fixed that has one right fix."""
     markdown = _trimmed(_without_hidden(manuscript.markdown))
     markdown = _CITATION_GROUP.sub(_separate_citations, markdown)
-    markdown = _LOWER_CITATION.sub(r"[S\1]", markdown)
+    markdown = _ODD_CITATION.sub(lambda found: f"[S{found[1] or found[2]}]", markdown)
     title = without_mentions(" ".join(_without_hidden(manuscript.title).split()))
     markdown = _level_headings(markdown, title)
     return replace(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T", bound=BaseModel)
 
+_REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
 # Places where the document may begin; later ones are inside it.
 STARTS_MAX = 20
 
@@ -69,6 +70,7 @@ def _document(text: str, schema: type[BaseModel]) -> Any:
     """The JSON in an answer: alone, in a fence or amid prose; mended only where nothing parses."""
     # strict=False lets raw newlines and tabs stand inside strings.
     decoder = json.JSONDecoder(strict=False)
+    text = _REASONING.sub("", text)
     try:
         return decoder.decode(text)
     except ValueError:

@@ -213,11 +213,12 @@ class Asker:
         if "max_completion_tokens" in said and rung not in self._limit_fields:
             self._limit_fields[rung] = "max_completion_tokens"
             return True
-        if any(word in said for word in ("response_format", "json_schema", "json_object")):
-            now = FORMATS.index(self._formats.get(rung, AnswerFormat.JSON_SCHEMA))
-            if now + 1 < len(FORMATS):
-                self._formats[rung] = FORMATS[now + 1]
-                return True
+        # Endpoints name the format they do not take in many ways, or not at all; asking in the
+        # next one costs nothing, since a refusal is not billed.
+        now = FORMATS.index(self._formats.get(rung, AnswerFormat.JSON_SCHEMA))
+        if now + 1 < len(FORMATS):
+            self._formats[rung] = FORMATS[now + 1]
+            return True
         return False
 
 

@@ -169,6 +169,8 @@ def _answer(document: Mapping[str, Any]) -> tuple[str | None, bool]:
         return None, False
     message = choice.get("message")
     content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, list):
+        content = "".join(str(_dict(part).get("text") or "") for part in content)
     return (content if isinstance(content, str) else None), choice.get("finish_reason") == "length"
 
 

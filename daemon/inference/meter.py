@@ -9,7 +9,6 @@ known stays held.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -25,7 +24,7 @@ from daemon.inference.port import Model, ModelReply, ModelRequest, Outcome
 from daemon.inference.prices import Price, PriceBook, UnknownPrice
 from ledger import store
 from ledger.errors import NotAllowed
-from ledger.money import MicroCredits
+from ledger.money import ZERO, MicroCredits
 
 OnSettled = Callable[[Connection, ModelReply], None]
 
@@ -62,7 +61,7 @@ class Meter:
         self._prices = prices
         self._policy = policy
         self._clock = clock
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight: dict[str, dict[str, MicroCredits]] = {}
         self._settled = asyncio.Event()
         # Models that billed above their hold: their price is wrong until a person has looked.
         self.rested: set[Rung] = set()
@@ -82,13 +81,14 @@ class Meter:
         body = self._models[request.rung.provider].body(request)
         worst = price.worst_case(input_max=len(body), output_max=request.output_tokens_max)
         attempt = await self._hold(purpose, request, price, worst)
-        self._in_flight[purpose.run] += 1
+        siblings = self._in_flight.setdefault(purpose.run, {})
+        siblings[attempt] = worst
         started = self._clock.monotonic()
         try:
             reply = await self._models[request.rung.provider].send(request)
             await self._settle(attempt, request.rung, price, reply, started, on_settled)
         finally:
-            self._in_flight[purpose.run] -= 1
+            del siblings[attempt]
             self._settled.set()
             self._settled = asyncio.Event()
         return reply
@@ -99,11 +99,16 @@ class Meter:
         """Hold the worst case and record the attempt; waits for siblings where that helps."""
         while True:
             settled = self._settled
-            try:
-                return await self._try_hold(purpose, request, price, worst)
-            except NotAllowed:
-                if not self._in_flight[purpose.run]:
-                    raise
+            siblings = self._in_flight.get(purpose.run, {})
+            held = sum(siblings.values(), start=ZERO)
+            # A kill leaves every request in flight held, and the run must afford to go on: side by
+            # side they may hold two thirds of its budget.
+            if not siblings or (held + worst) * 3 <= self._policy.run_budget * 2:
+                try:
+                    return await self._try_hold(purpose, request, price, worst)
+                except NotAllowed:
+                    if not siblings:
+                        raise
             await settled.wait()
 
     async def _try_hold(

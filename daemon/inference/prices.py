@@ -49,7 +49,7 @@ class Price:
 
     def worst_case(self, *, input_max: int, output_max: int) -> MicroCredits:
         """The most a reply within these token bounds can cost."""
-        # Some caches cost more to write than plain input; the dearer of the two bounds it.
+        # A cache read that is dearer than plain input would be odd, but then it is the bound.
         total = input_max * max(self.input, self.cached) + output_max * self.output
         return MicroCredits(divide_up(total, TOKENS_PER_PRICE))
 

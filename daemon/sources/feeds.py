@@ -6,6 +6,7 @@ A feed that cannot be read costs the run that feed and a line that says so.
 
 from __future__ import annotations
 
+import asyncio
 import calendar
 import io
 import re
@@ -27,6 +28,8 @@ from daemon.sources.fetcher import BYTES_MAX, Fetched, Fetcher, FetchError
 # No feed needs more; a list of feeds in OPML is bounded too.
 ENTRIES_MAX = 200
 OPML_FEEDS_MAX = 200
+# One slow host must not keep the others waiting, nor we knock on many doors at once.
+SIDE_BY_SIDE = 8
 TITLE_MAX = 300
 SUMMARY_MAX = 2_000
 TEXT_MAX = 20_000
@@ -64,23 +67,30 @@ class FeedReader:
 
     async def poll(self, locations: Sequence[str]) -> Poll:
         """Visit every feed, OPML lists opened; one failing feed does not stop the others."""
-        queue, seen, problems = list(locations), set(locations), []
+        queue, seen, problems = list(dict.fromkeys(locations)), set(locations), []
         visited = []
         while queue:
-            location = queue.pop(0)
-            try:
-                listed = await self._visit(location)
-            except (FeedError, FetchError, OSError) as error:
-                problems.append(f"{location}: {error}")
-                async with self._books.write() as tx:
-                    archive.note_feed(tx, location, at=self._clock.now(), error=str(error))
-                continue
-            visited.append(location)
-            room = len(locations) + OPML_FEEDS_MAX - len(seen)
-            fresh = [feed for feed in listed if feed not in seen][: max(0, room)]
-            seen.update(fresh)
-            queue += fresh
+            batch, queue = queue[:SIDE_BY_SIDE], queue[SIDE_BY_SIDE:]
+            results = await asyncio.gather(*(self._try_visit(location) for location in batch))
+            for location, (listed, problem) in zip(batch, results, strict=True):
+                if problem:
+                    problems.append(f"{location}: {problem}")
+                    continue
+                visited.append(location)
+                room = len(locations) + OPML_FEEDS_MAX - len(seen)
+                fresh = [feed for feed in listed if feed not in seen][: max(0, room)]
+                seen.update(fresh)
+                queue += fresh
         return Poll(visited, problems)
+
+    async def _try_visit(self, location: str) -> tuple[Sequence[str], str]:
+        """The feeds that a feed lists, and why it could not be read, if so."""
+        try:
+            return await self._visit(location), ""
+        except (FeedError, FetchError, OSError) as error:
+            async with self._books.write() as tx:
+                archive.note_feed(tx, location, at=self._clock.now(), error=str(error))
+            return (), str(error)
 
     async def _visit(self, location: str) -> Sequence[str]:
         """Read one feed; the feeds it lists, where it is an OPML file."""

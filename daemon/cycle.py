@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from daemon import control, estimate, ids, journal, look
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.desk.house import Manuscript
+from daemon.governor import Pace
 from daemon.inference import attempts
 from daemon.inference.asking import Asker
 from daemon.inference.ladder import Role, Rung, Tier
@@ -45,6 +46,7 @@ class Report:
     outcome: RunOutcome
     reason: str
     tier: Tier
+    kind: str | None = None
     title: str | None = None
     cost: MicroCredits = MicroCredits(0)  # noqa: RUF009 - frozen, so shared safely
     publications: Sequence[Any] = ()
@@ -84,9 +86,11 @@ class Cycle:
         with self._books.read() as tx:
             reason = control.paused(tx)
             interrupted = journal.interrupted_run(tx)
-            pace = look.pace(tx, self._settings, self._clock.now())
+            view = look.look(tx, self._settings, self._clock.now())
         if reason is not None:
-            return Report(None, RunOutcome.SKIPPED, f"paused: {reason}", pace.tier, paused=True)
+            return Report(
+                None, RunOutcome.SKIPPED, f"paused: {reason}", view.pace.tier, paused=True
+            )
         if interrupted is not None:
             later = (
                 "; the topic waits for the next one"
@@ -95,7 +99,7 @@ class Cycle:
             )
             self._progress.note(interrupted.id, f"going on with a run that was interrupted{later}")
             return await self._see_through(interrupted.id, dry_run=dry_run, fresh=False)
-        return await self._open(pace, topic, dry_run)
+        return await self._open(view, topic, dry_run)
 
     async def resume(self, run: str) -> Report:
         """Go on with one run that is neither finished nor failed."""
@@ -110,9 +114,9 @@ class Cycle:
                     tx, attempt.id, outcome="unknown", error="the process ended during the request"
                 )
 
-    async def _open(self, pace: Any, topic: str | None, dry_run: bool) -> Report:
+    async def _open(self, view: look.View, topic: str | None, dry_run: bool) -> Report:
         """Decide, and open a run, or say why not."""
-        now = self._clock.now()
+        now, pace = self._clock.now(), view.pace
         if (full := self._press.day_is_full()) and not dry_run:
             return await self._not_now(pace, full)
         with self._books.read() as tx:
@@ -130,12 +134,12 @@ class Cycle:
             )  # fmt: skip
             journal.decide(
                 tx, run=run, kind="pace", sentence=f"{pace.tier}: {pace.reason}",
-                inputs=_inputs(look.books(tx, now), look.history(tx, self._settings, now)), at=now,
+                inputs=view.inputs(), at=now,
             )  # fmt: skip
         self._progress.note(run, f"{pace.tier}: {pace.reason}")
         return await self._see_through(run, dry_run=dry_run, fresh=True)
 
-    async def _not_now(self, pace: Any, reason: str) -> Report:
+    async def _not_now(self, pace: Pace, reason: str) -> Report:
         async with self._books.write() as tx:
             journal.decide(
                 tx, run=None, kind="skip", sentence=reason, inputs={}, at=self._clock.now()
@@ -258,6 +262,7 @@ class Cycle:
             outcome=outcome,
             reason=reason,
             tier=Tier(row.tier),
+            kind=row.kind,
             title=row.title,
             cost=self._cost(run),
             publications=publications,
@@ -268,13 +273,3 @@ class Cycle:
     def _cost(self, run: str) -> MicroCredits:
         with self._books.read() as tx:
             return MicroCredits(attempts.spent_by_run(tx, run))
-
-
-def _inputs(books: Any, history: Any) -> dict[str, Any]:
-    """What the governor looked at, as JSON."""
-    return {
-        **{field.name: str(getattr(books, field.name)) for field in fields(books)},
-        "runs_per_day": round(history.runs_per_day, 3),
-        "last_tier": history.last_tier,
-        "cost_by_tier": {tier: str(cost) for tier, cost in history.cost_by_tier.items()},
-    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from datetime import datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
@@ -51,16 +53,31 @@ def _last_tier(tx: Connection) -> Tier | None:
     return Tier(last[0].tier) if last else None
 
 
-def pace(tx: Connection, settings: Settings, at: datetime) -> governor.Pace:
-    """The governor's decision on the books as they are."""
-    if not settings.paid:
-        return governor.Pace(
-            Tier.DORMANT,
-            settings.schedule.publish.per_day(at),
-            None,
-            "the ladders name no model, so every run is a digest and costs nothing",
-        )
-    return governor.pace(books(tx, at), history(tx, settings, at), settings.policy)
+@dataclass(frozen=True, slots=True)
+class View:
+    """A decision with everything it was made from."""
+
+    books: governor.Books
+    history: governor.History
+    pace: governor.Pace
+
+    def inputs(self) -> dict[str, Any]:
+        """What the governor looked at, as JSON."""
+        return {
+            **{field.name: str(getattr(self.books, field.name)) for field in fields(self.books)},
+            "runs_per_day": round(self.history.runs_per_day, 3),
+            "last_tier": self.history.last_tier,
+            "cost_by_tier": {tier: str(cost) for tier, cost in self.history.cost_by_tier.items()},
+        }
+
+
+def look(tx: Connection, settings: Settings, at: datetime) -> View:
+    """The books and the history as they are, and what the governor decides on them."""
+    found, past = books(tx, at), history(tx, settings, at)
+    if settings.paid:
+        return View(found, past, governor.pace(found, past, settings.policy))
+    reason = "the ladders name no model, so every run is a digest and costs nothing"
+    return View(found, past, governor.Pace(Tier.DORMANT, past.runs_per_day, None, reason))
 
 
 def calendar_day(at: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:

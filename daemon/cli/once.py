@@ -83,6 +83,7 @@ def document(report: Report) -> dict[str, Any]:
         "outcome": report.outcome,
         "reason": report.reason,
         "tier": report.tier,
+        "kind": report.kind,
         "title": report.title,
         "cost": report.cost,
         "publications": [
@@ -104,7 +105,9 @@ def human(report: Report) -> str:
     if report.title and report.outcome is not RunOutcome.PUBLISHED:
         lines.append(f"  reason  {report.reason}")
     if report.run:
-        lines.append(f"  run     {report.run}, {report.tier}, cost {report.cost} credits")
+        lines.append(
+            f"  run     {report.run}, {report.kind}, {report.tier}, cost {report.cost} credits"
+        )
     for publication in report.publications:
         where = publication.url or publication.error or ""
         lines.append(f"  {publication.platform:<7} {publication.state} {where}".rstrip())

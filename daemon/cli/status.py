@@ -67,7 +67,7 @@ def document(
         "last_run": _run(tx, last[0]) if last else None,
         "unconfirmed": unconfirmed,
         "drafts_waiting": journal.waiting_drafts(tx),
-        "alerts": _alerts(problem, unknown, unconfirmed),
+        "alerts": _alerts(problem, unknown, balance.held, unconfirmed),
     }
 
 
@@ -111,7 +111,7 @@ def human(page: dict[str, Any]) -> str:
 
 
 def _pace(tx: Connection, settings: Settings, at: datetime) -> dict[str, Any]:
-    pace = look.pace(tx, settings, at)
+    pace = look.look(tx, settings, at).pace
     return {
         "tier": pace.tier,
         "reason": pace.reason,
@@ -156,12 +156,10 @@ def _run(tx: Connection, row: Any) -> dict[str, Any]:
     }
 
 
-def _alerts(problem: str, unknown: int, unconfirmed: int) -> list[str]:
+def _alerts(problem: str, unknown: int, held: MicroCredits, unconfirmed: int) -> list[str]:
     alerts = [f"settings: {line}" for line in problem.splitlines()]
     if unknown:
-        alerts.append(
-            f"{unknown} request(s) may have been billed; their holds stay until that is known"
-        )
+        alerts.append(f"{unknown} request(s) may have been billed; {held} stays held for them")
     if unconfirmed:
         alerts.append(f"{unconfirmed} publication(s) may be live without our knowing")
     return alerts

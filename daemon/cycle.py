@@ -162,7 +162,8 @@ class Cycle:
         except Failed as reason:
             return await self._close(run, RunOutcome.FAILED, str(reason))
         except NotAllowed as refusal:
-            spent = self._cost(run)
+            with self._books.read() as tx:
+                spent = attempts.spent_by_run(tx, run)
             outcome = RunOutcome.FAILED if spent else RunOutcome.SKIPPED
             return await self._close(run, outcome, f"the books do not allow it: {refusal}")
         except (Parked, Paused) as reason:
@@ -239,10 +240,10 @@ class Cycle:
     async def _park(self, run: str, reason: Parked | Paused) -> Report:
         async with self._books.write() as tx:
             journal.change_run(tx, run, state=RunState.PARKED, reason=str(reason))
-        paused = isinstance(reason, Paused)
-        outcome = RunOutcome.SKIPPED if isinstance(reason, Paused) else reason.outcome
         text = f"parked, `penstock once` goes on with it: {reason}"
-        return self._report(run, outcome, text, paused=paused)
+        if isinstance(reason, Paused):
+            return self._report(run, RunOutcome.SKIPPED, text, paused=True)
+        return self._report(run, reason.outcome, text)
 
     def _report(
         self,
@@ -256,6 +257,7 @@ class Cycle:
         with self._books.read() as tx:
             row = journal.run(tx, run)
             publications = journal.publications(tx, run=run)
+            cost = MicroCredits(attempts.spent_by_run(tx, run))
         assert row is not None
         return Report(
             run=run,
@@ -264,12 +266,8 @@ class Cycle:
             tier=Tier(row.tier),
             kind=row.kind,
             title=row.title,
-            cost=self._cost(run),
+            cost=cost,
             publications=publications,
             paused=paused,
             manuscript=manuscript,
         )
-
-    def _cost(self, run: str) -> MicroCredits:
-        with self._books.read() as tx:
-            return MicroCredits(attempts.spent_by_run(tx, run))

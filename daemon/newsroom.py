@@ -168,20 +168,17 @@ class Newsroom:
         assert chosen is not None
         order = [entries[url] for url in chosen.output["urls"] if url in entries]
 
+        found: list[Evidence] = []
+
         async def act() -> Output:
             read = await asyncio.gather(*(self._read_one(entry) for entry in order))
-            found = [page for page, _ in read if page is not None]
-            return {
-                "sources": [dict(page, id=f"S{n}") for n, page in enumerate(found, start=1)],
-                "problems": [problem for _, problem in read if problem],
-            }
+            pages = [page for page, _ in read if page is not None]
+            found.extend(Evidence(f"S{n}", *page) for n, page in enumerate(pages, start=1))
+            return {"problems": [problem for _, problem in read if problem]}
 
         def keep(tx: Connection, output: Output) -> None:
-            for source in output["sources"]:
-                journal.add_source(
-                    tx, steps.run, id=source["id"], url=source["url"], title=source["title"],
-                    text=source["text"], fetched_at=self.clock.now(),
-                )  # fmt: skip
+            for source in found:
+                journal.add_source(tx, steps.run, **asdict(source), fetched_at=self.clock.now())
             self._remark(steps)(tx, output)
 
         output = await steps.work("read", act, keep)
@@ -202,17 +199,17 @@ class Newsroom:
 
         return remark
 
-    async def _read_one(self, entry: Any) -> tuple[Output | None, str | None]:
-        """A page, or what the feed itself carries of it, or neither; and what went wrong."""
+    async def _read_one(self, entry: Any) -> tuple[tuple[str, str, str] | None, str | None]:
+        """Address, title and text of a page, or what its feed carries, or neither; and why."""
         try:
             page = await self.pages.read(entry.url)
         except FetchError as error:
             problem = f"could not read {entry.url}: {error}"
             if len(entry.text) < TEXT_MIN:
                 return None, problem
-            kept = {"url": entry.url, "title": entry.title, "text": entry.text}
+            kept = (entry.url, entry.title, entry.text)
             return kept, f"{problem}; used what its feed carries"
-        return {"url": page.url, "title": page.title, "text": page.text}, None
+        return (page.url, page.title, page.text), None
 
     async def _planned(
         self, steps: Steps, evidence: Mapping[str, Evidence], topic: str | None

@@ -166,17 +166,18 @@ class Press:
         now = self._clock.now()
         with self._books.read() as tx:
             stored = journal.publication(tx, run, publisher.name)
-        if stored is not None:
-            async with self._books.write() as tx:
-                journal.begin_step(tx, run, f"publish:{publisher.name}", now)
-            return Intent(stored.key, stored.payload.encode())
-        intent = publisher.intend(self._post(run, manuscript))
+        intent = (
+            publisher.intend(self._post(run, manuscript))
+            if stored is None
+            else Intent(stored.key, stored.payload.encode())
+        )
         async with self._books.write() as tx:
             journal.begin_step(tx, run, f"publish:{publisher.name}", now)
-            journal.intend(
-                tx, run, publisher.name,
-                key=intent.key, payload=intent.payload, title=manuscript.title, at=now,
-            )  # fmt: skip
+            if stored is None:
+                journal.intend(
+                    tx, run, publisher.name,
+                    key=intent.key, payload=intent.payload, title=manuscript.title, at=now,
+                )  # fmt: skip
         return intent
 
     def _post(self, run: str, manuscript: Manuscript) -> Post:

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, TypeAlias
 
 from daemon import __version__
@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
     except _WrongCall as error:
         print(error.usage + f"penstock: {error}", file=sys.stderr)
         if "--json" in argv:
-            print(json.dumps({"error": str(error)}, ensure_ascii=False, indent=2))
+            _print_document({"error": str(error)})
         return 2
     try:
         code = int(args.command(args))
@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"penstock: {args.stopped}", file=sys.stderr)
         if getattr(args, "json", False):
-            print(json.dumps(args.failure(args.stopped), ensure_ascii=False, indent=2))
+            _print_document(args.failure(args.stopped))
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches an operator
         return _report(error, args)
@@ -73,10 +73,13 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     print(f"penstock: {message}", file=sys.stderr)
     if getattr(args, "json", False):
         problems = [str(problem) for problem in getattr(error, "problems", [])] or [message]
-        print(
-            json.dumps(args.failure(message) | {"problems": problems}, ensure_ascii=False, indent=2)
-        )
+        _print_document(args.failure(message) | {"problems": problems})
     return int(code)
+
+
+def _print_document(document: Mapping[str, object]) -> None:
+    """The one document that `--json` promises, whatever the exit code."""
+    print(json.dumps(document, ensure_ascii=False, indent=2))
 
 
 def _debugging(args: argparse.Namespace) -> bool:
@@ -122,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     )
     once.add_argument("--topic", metavar="TEXT", help="what to write about")
     once.add_argument("--dry-run", action="store_true", help="stop before publishing and show it")
-    once.set_defaults(failure=_failed_once, stopped=_GOES_ON)
+    once.set_defaults(failure=failed_once, stopped=_GOES_ON)
 
     _add(commands, "status", _status, "balance, pace and why, next slots, last run", json=True)
 
@@ -215,7 +218,7 @@ def _count(text: str) -> int:
 _GOES_ON = "stopped; `penstock once` goes on where it was"
 
 
-def _failed_once(message: str) -> dict[str, object]:
+def failed_once(message: str) -> dict[str, object]:
     """`once` keeps its shape even when it cannot begin."""
     return {
         "run": None, "outcome": "failed", "reason": message, "tier": None, "title": None,

@@ -13,7 +13,7 @@ from typing import Any
 from daemon import journal
 from daemon import settings as settings_module
 from daemon.app import World, opened_cycle, opened_database
-from daemon.cli import exits
+from daemon.cli import exits, failed_once
 from daemon.cli.context import Context, moment, say
 from daemon.cli.progress import watching
 from daemon.cycle import Cycle, Report
@@ -21,7 +21,7 @@ from daemon.inference import attempts
 from daemon.journal import RunOutcome
 from ledger.database import Database
 from ledger.errors import StorageError
-from ledger.money import ZERO, MicroCredits
+from ledger.money import MicroCredits
 
 
 def run(args: Namespace) -> int:
@@ -63,16 +63,14 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
 
 def _interrupted(database: Database, run: str | None, message: str) -> dict[str, Any]:
     """What `once` prints when an error ends it: the run is there, and so is what it cost."""
-    tier, title, cost = None, None, ZERO
+    known: dict[str, Any] = {"run": run}
     if run is not None:
         with suppress(StorageError), database.read() as tx:
             row = journal.run(tx, run)
-            cost = MicroCredits(attempts.spent_by_run(tx, run))
-            tier, title = (row.tier, row.title) if row is not None else (None, None)
-    return {
-        "run": run, "outcome": RunOutcome.FAILED, "reason": message, "tier": tier, "title": title,
-        "cost": str(cost), "publications": [],
-    }  # fmt: skip
+            known["cost"] = str(MicroCredits(attempts.spent_by_run(tx, run)))
+            if row is not None:
+                known |= {"tier": row.tier, "title": row.title}
+    return failed_once(message) | known
 
 
 def document(report: Report) -> dict[str, Any]:

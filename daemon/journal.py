@@ -81,7 +81,11 @@ class Run(SQLModel, table=True):
     """
 
     __tablename__ = "run"
-    __table_args__ = (Index("run_by_state", "state"), {"sqlite_strict": True})
+    __table_args__ = (
+        Index("run_by_state", "state"),
+        Index("run_by_start", "started_at"),
+        {"sqlite_strict": True},
+    )
 
     id: str = Field(primary_key=True, sa_type=Text)
     slot: datetime | None = Field(sa_type=Timestamp, unique=True)
@@ -434,6 +438,15 @@ def unconfirmed(tx: Connection) -> int:
     """How many publications may be live without our knowing."""
     statement = select(func.count()).where(_publication.c.state == PublicationState.UNCONFIRMED)
     return tx.execute(statement).scalar_one()
+
+
+def unconfirmed_publications(tx: Connection) -> Sequence[Row[Any]]:
+    """Publications that may be live without our knowing, oldest first."""
+    return tx.execute(
+        select(_publication)
+        .where(_publication.c.state == PublicationState.UNCONFIRMED)
+        .order_by(_publication.c.intended_at)
+    ).all()
 
 
 def waiting_drafts(tx: Connection) -> int:

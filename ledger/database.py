@@ -9,11 +9,11 @@ connection gets the same pragmas.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
@@ -46,6 +46,7 @@ _PRAGMAS = (
 )
 
 _ERRORS: dict[int, type[StorageError]] = {
+    sqlite3.SQLITE_IOERR: StorageError,
     sqlite3.SQLITE_BUSY: StorageBusy,
     sqlite3.SQLITE_LOCKED: StorageBusy,
     sqlite3.SQLITE_FULL: StorageFull,
@@ -86,12 +87,19 @@ class Database:
 
     @contextmanager
     def _transaction(self, *, immediate: bool) -> Iterator[Connection]:
-        with (
-            translated(self.path),
-            self._engine.connect().execution_options(penstock_immediate=immediate) as connection,
-            connection.begin(),
-        ):
-            yield connection
+        try:
+            with (
+                translated(self.path),
+                self._engine.connect().execution_options(
+                    penstock_immediate=immediate
+                ) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except StorageReadOnly:
+            # SQLite opens what it may not write for reading; that must not outlast the cause.
+            self._engine.dispose()
+            raise
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -129,9 +137,22 @@ def file_problems(connection: Connection) -> list[str]:
     damage = [row[0] for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
     if damage != ["ok"]:
         return [f"the database file is damaged: {finding}" for finding in damage]
-    return [
+    dangling = [
         f"row {row[1]} of {row[0]} points at a {row[2]} that is not there"
         for row in connection.exec_driver_sql("PRAGMA foreign_key_check")
+    ]
+    return dangling + _trigger_problems(connection)
+
+
+def _trigger_problems(connection: Connection) -> list[str]:
+    """Whoever edits the books drops the triggers first, and may forget to put them back."""
+    rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+    found = {name: sql.split() for name, sql in rows}
+    expected = {statement.split()[2]: statement.split() for statement in SQLITE_TRIGGERS}
+    return [
+        f"the trigger {name}, which keeps the books append-only, is missing or was changed"
+        for name, words in expected.items()
+        if found.get(name) != words
     ]
 
 
@@ -140,11 +161,12 @@ def translated(path: Path) -> Iterator[None]:
     """Turn the driver's errors into ours, keeping the cause."""
     try:
         yield
-    except DBAPIError as error:
-        kind = _kind(getattr(error.orig, "sqlite_errorcode", None), path)
+    except (DBAPIError, sqlite3.Error) as error:
+        original = error.orig if isinstance(error, DBAPIError) else error
+        kind = _kind(getattr(original, "sqlite_errorcode", None), path)
         if kind is None:
             raise
-        raise kind(f"{path}: {error.orig}") from error
+        raise kind(f"{path}: {original}") from error
 
 
 def _kind(code: Any, path: Path) -> type[StorageError] | None:
@@ -152,10 +174,21 @@ def _kind(code: Any, path: Path) -> type[StorageError] | None:
     if not isinstance(code, int):
         return None
     # The low byte is the primary code; the rest tells, say, which I/O call failed.
-    if code & 0xFF == sqlite3.SQLITE_IOERR:
-        # With no room for its shared memory SQLite reports an I/O error, and means a full disk.
-        return StorageFull if disk_usage(path.parent).free < ROOM_MIN else StorageError
-    return _ERRORS.get(code & 0xFF)
+    code &= 0xFF
+    # With no room for its log or its shared memory SQLite speaks of I/O, or of a file it cannot
+    # open, and means a full disk.
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _is_full(path.parent):
+        return StorageFull
+    return _ERRORS.get(code)
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether there is no room for one more file, by bytes or by their number."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize < ROOM_MIN or (room.f_files > 0 and room.f_favail == 0)
 
 
 def _claim(cursor: Any) -> None:
@@ -167,7 +200,13 @@ def _claim(cursor: Any) -> None:
     if owner or tables:
         raise StorageForeign("it holds tables, and they are not Penstock's")
     cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+
+
+def _keep_a_log(cursor: Any) -> None:
+    """See to the write-ahead log; a crash while the file was made may have come before it."""
+    if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        # Fetched to the end: only the step after the answer commits, and may fail.
+        cursor.execute("PRAGMA journal_mode = WAL").fetchall()
 
 
 def _engine(url: str, busy_timeout_ms: int) -> Engine:
@@ -179,6 +218,7 @@ def _engine(url: str, busy_timeout_ms: int) -> Engine:
         connection.isolation_level = None
         cursor = connection.cursor()
         _claim(cursor)
+        _keep_a_log(cursor)
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
         cursor.close()
@@ -186,7 +226,11 @@ def _engine(url: str, busy_timeout_ms: int) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         immediate = connection.get_execution_options().get("penstock_immediate", True)
-        connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if immediate else 'ON'}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        # On the driver's cursor: twice through SQLAlchemy would be a fifth of a hold's time.
+        cursor = connection.connection.cursor()
+        if connection.info.get("immediate") is not immediate:
+            cursor.execute(f"PRAGMA query_only = {'OFF' if immediate else 'ON'}")
+            connection.info["immediate"] = immediate
+        cursor.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine

@@ -9,6 +9,7 @@ What the books can refuse, grouped by what the caller does next.
      │   ├─ InvalidAmount
      │   ├─ UnknownAccount
      │   ├─ UnknownHold
+     │   ├─ UnknownEntry
      │   ├─ AlreadyResolved
      │   └─ RefReused
      └─ StorageError          the file under the books; `remedy` says what to do
@@ -16,12 +17,16 @@ What the books can refuse, grouped by what the caller does next.
          ├─ StorageFull
          ├─ StorageReadOnly
          ├─ StorageCorrupt
+         │   └─ UnsoundBackup
          ├─ StorageForeign
+         ├─ BadBackup
          ├─ SchemaTooNew
          └─ SchemaTooOld
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ledger.money import MicroCredits
 
@@ -62,6 +67,10 @@ class UnknownAccount(BadTransfer):
 
 class UnknownHold(BadTransfer):
     """No hold has that id."""
+
+
+class UnknownEntry(BadTransfer):
+    """No posted entry has that id."""
 
 
 class AlreadyResolved(BadTransfer):
@@ -105,10 +114,29 @@ class StorageCorrupt(StorageError):
     remedy = "stop, keep a copy of the file, and restore the last checked backup"
 
 
+class UnsoundBackup(StorageCorrupt):
+    """A copy of the database was opened, and its books are wrong; `problems` says how."""
+
+    remedy = (
+        "the copy was removed, and an earlier backup is as it was; run `penstock ledger check`, and"
+        " if the books are wrong, too, stop and see docs/restore.md"
+    )
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("the backup does not balance: " + "; ".join(problems))
+        self.problems = list(problems)
+
+
 class StorageForeign(StorageError):
     """The file is another program's database."""
 
     remedy = "name another file in PENSTOCK_DATABASE_URL, or another PENSTOCK_STATE_DIR"
+
+
+class BadBackup(StorageError):
+    """What was named is no place for a backup."""
+
+    remedy = "nothing was changed; name a new file, an earlier backup, or a folder you can write to"
 
 
 class SchemaTooNew(StorageError):

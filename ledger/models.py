@@ -1,16 +1,17 @@
 """
-The two tables of the books.
+The tables of the books.
 
 `transfer` is append-only: triggers refuse every change to a row, and each row's hash covers the
-one before it. `account` carries the running sums, so that a balance is one row however long the
-history; `audit` recomputes them from the transfers.
+one before it. The others are sums of it, kept in the same transaction so that no reading grows
+with the history: `account` (balances), `account_hour` (what a window of time moved) and
+`open_hold` (what is still claimed). `audit` recomputes all three from the transfers.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Index, Integer, Text
+from sqlalchemy import CheckConstraint, Index, Integer, Text, text
 from sqlmodel import Field, SQLModel
 
 from ledger.types import MicroColumn, Timestamp
@@ -39,7 +40,7 @@ class Transfer(SQLModel, table=True):
 
     `at` is when it happened, in the books' own order `seq`. `hold_id` points from a settle or
     void to its hold and is unique, so that a hold ends at most once. `ref` is the operator's or
-    the platform's name for what was booked.
+    the platform's name for what was booked. `corrects` points at the entry a correction mends.
     """
 
     __tablename__ = "transfer"
@@ -50,6 +51,12 @@ class Transfer(SQLModel, table=True):
         CheckConstraint("(action IN ('settle', 'void')) = (hold_id IS NOT NULL)"),
         Index("transfer_by_time", "at"),
         Index("transfer_by_run", "run"),
+        Index(
+            "transfer_by_corrected",
+            "corrects",
+            sqlite_where=text("corrects IS NOT NULL"),
+            postgresql_where=text("corrects IS NOT NULL"),
+        ),
         {"sqlite_strict": True},
     )
 
@@ -67,6 +74,37 @@ class Transfer(SQLModel, table=True):
     ref: str | None = Field(sa_type=Text)
     memo: str | None = Field(sa_type=Text)
     hash: str = Field(sa_type=Text)
+    corrects: str | None = Field(sa_type=Text)
+
+
+class OpenHold(SQLModel, table=True):
+    """A hold that has not ended; its row goes when it does."""
+
+    __tablename__ = "open_hold"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    at: datetime = Field(sa_type=Timestamp)
+    account: str = Field(sa_type=Text)
+    amount_micro: int = Field(sa_type=MicroColumn)
+    run: str | None = Field(sa_type=Text)
+    attempt: str | None = Field(sa_type=Text)
+
+
+class AccountHour(SQLModel, table=True):
+    """
+    What the posted entries of one hour moved, in micro-credits, for every account but the treasury.
+
+    `hour` is the first 13 characters of the time, as in `2026-03-01T12`.
+    """
+
+    __tablename__ = "account_hour"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    hour: str = Field(primary_key=True, sa_type=Text)
+    account: str = Field(primary_key=True, sa_type=Text)
+    debits_micro: int = Field(sa_type=MicroColumn)
+    credits_micro: int = Field(sa_type=MicroColumn)
 
 
 # Append-only in the database itself. INSERT OR REPLACE would slip past the delete trigger on a

@@ -7,8 +7,7 @@ No database and no clock here. `store` carries out what these rules say, `audit`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -101,39 +100,16 @@ class Totals:
         return MicroCredits(difference if debit_side else -difference)
 
 
-def apply(
-    totals: Mapping[str, Totals],
-    *,
-    action: Action,
-    debit: str,
-    credit: str,
-    amount: int,
-    held: int = 0,
-) -> dict[str, Totals]:
+def movement(action: Action, amount: int, held: int = 0) -> tuple[int, int]:
     """
-    The two accounts' totals after one row.
+    What one row adds to the posted and to the pending sum of both its accounts, in micro-credits:
+    to the debit sums of the one and to the credit sums of the other.
 
     Args:
-        amount: micro-credits that the row itself moves; 0 for a void.
-        held: micro-credits of the hold that a settle or void resolves.
+        amount: what the row itself moves; 0 for a void.
+        held: the hold that a settle or void resolves.
     """
-    dr = totals.get(debit, Totals())
-    cr = totals.get(credit, Totals())
-    if action is Action.HOLD:
-        dr = replace(dr, debits_pending=dr.debits_pending + amount)
-        cr = replace(cr, credits_pending=cr.credits_pending + amount)
-    else:
-        dr = replace(
-            dr,
-            debits_posted=dr.debits_posted + amount,
-            debits_pending=dr.debits_pending - held,
-        )
-        cr = replace(
-            cr,
-            credits_posted=cr.credits_posted + amount,
-            credits_pending=cr.credits_pending - held,
-        )
-    return {debit: dr, credit: cr}
+    return (0, amount) if action is Action.HOLD else (amount, -held)
 
 
 @dataclass(frozen=True, slots=True)

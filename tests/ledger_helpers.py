@@ -18,7 +18,7 @@ from sqlmodel import SQLModel
 from ledger import audit, store
 from ledger.database import Database, create_schema
 from ledger.errors import InsufficientFunds
-from ledger.models import Account, Transfer
+from ledger.models import Account, AccountHour, OpenHold, Transfer
 from ledger.money import MicroCredits
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -40,7 +40,7 @@ def open_book(path: Path, *, busy_timeout_ms: int = 30_000) -> Database:
 
 @contextmanager
 def new_book(path: Path, *, grant: str | None = None) -> Iterator[Database]:
-    """A file with the ledger's two tables only, and perhaps a first deposit."""
+    """A file with the ledger's tables only, and perhaps a first deposit."""
     book = open_book(path)
     try:
         with book.write() as tx:
@@ -54,7 +54,7 @@ def new_book(path: Path, *, grant: str | None = None) -> Iterator[Database]:
 
 def ledger_metadata() -> MetaData:
     metadata = MetaData()
-    for table in (Account, Transfer):
+    for table in (Account, Transfer, OpenHold, AccountHour):
         SQLModel.metadata.tables[str(table.__tablename__)].to_metadata(metadata)
     return metadata
 

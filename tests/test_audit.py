@@ -278,12 +278,18 @@ def moved(account: str, **micro: int) -> str:
     return f"UPDATE account SET {sums} WHERE name = '{account}'"
 
 
+def in_its_hour(account: str, **micro: int) -> str:
+    sums = ", ".join(f"{name}_micro = {name}_micro + {by}" for name, by in micro.items())
+    return f"UPDATE account_hour SET {sums} WHERE account = '{account}'"
+
+
 def test_a_forged_row_that_matches_its_sums_looks_booked(path: Path) -> None:
     # The forger of the tests below is sound: what they find is the one thing each of them does.
     forge(
         path,
         moved("treasury", debits_posted=1),
         moved("grants", credits_posted=1),
+        in_its_hour("grants", credits=1),
         id="deposit:forged",
         amount_micro=1,
     )
@@ -302,6 +308,8 @@ def test_a_settlement_of_more_than_was_held_is_found(path: Path) -> None:
         path,
         moved(MODEL, debits_posted=9_000_000, debits_pending=-8_000_000),
         moved("treasury", credits_posted=9_000_000, credits_pending=-8_000_000),
+        in_its_hour(MODEL, debits=9_000_000),
+        "DELETE FROM open_hold WHERE id = 'open'",
         id="open:settle",
         action="settle",
         hold_id="open",
@@ -317,13 +325,16 @@ def test_spending_that_no_hold_covered_is_found(path: Path) -> None:
         path,
         moved(MODEL, debits_posted=125_000_000),
         moved("treasury", credits_posted=125_000_000),
+        in_its_hour(MODEL, debits=125_000_000),
         id="spree",
         debit=MODEL,
         credit="treasury",
         code="inference",
         amount_micro=125_000_000,
     )
-    assert "the treasury is overdrawn by more than overruns explain" in problems(path)
+    assert (
+        problems(path) == "the treasury is overdrawn by more than overruns and corrections explain"
+    )
 
 
 def test_an_overrun_explains_an_overdrawn_treasury(path: Path) -> None:
@@ -356,13 +367,13 @@ def test_a_hold_that_ended_twice_is_found(path: Path) -> None:
         credit="treasury",
         amount_micro=0,
     )
-    assert "the hold settled ended twice" in problems(path)
+    assert "(settled:void) ends settled, which is no open hold by then" in problems(path)
 
 
 def test_the_end_of_a_hold_nobody_made_is_found(path: Path) -> None:
     without_constraints(path)
     forge(path, id="x:void", action="void", hold_id="x", amount_micro=0)
-    assert "transfer 9 (x:void) ends a hold that was never made" in problems(path)
+    assert "transfer 9 (x:void) ends x, which is no open hold by then" in problems(path)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +393,7 @@ def refused_or_reported(path: Path) -> bool:
         return True
 
 
-@pytest.mark.parametrize("keep", [0.95, 0.7, 0.5, 0.3, 0.1])
+@pytest.mark.parametrize("keep", [0.9, 0.7, 0.5, 0.3, 0.1])
 def test_a_truncated_file_is_no_sound_book(path: Path, keep: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])

@@ -641,19 +641,17 @@ def test_the_chain_is_made_as_documented(book: Database) -> None:
     assert hashes == [first_hash, hashlib.sha256(second.encode()).hexdigest()]
 
 
+REST = (
+    "at, action, debit, credit, 1, code, hold_id, run, attempt, ref, memo, hash, corrects"
+    " FROM transfer"
+)
 REWRITES = {
     "update": "UPDATE transfer SET amount_micro = 1 WHERE seq = 1",
     "update or replace": "UPDATE OR REPLACE transfer SET seq = 1 WHERE seq = 2",
     "delete": "DELETE FROM transfer WHERE seq = 2",
-    "replace by seq": "INSERT OR REPLACE INTO transfer"
-    " SELECT seq, 'new', at, action, debit, credit, 1, code, hold_id, run, attempt, ref, memo, hash"
-    " FROM transfer WHERE seq = 1",
-    "replace by id": "REPLACE INTO transfer"
-    " SELECT 99, id, at, action, debit, credit, 1, code, hold_id, run, attempt, ref, memo, hash"
-    " FROM transfer WHERE seq = 1",
-    "replace by hold": "REPLACE INTO transfer"
-    " SELECT 99, 'new', at, action, debit, credit, 1, code, hold_id, run, attempt, ref, memo, hash"
-    " FROM transfer WHERE action = 'settle'",
+    "replace by seq": f"INSERT OR REPLACE INTO transfer SELECT seq, 'new', {REST} WHERE seq = 1",
+    "replace by id": f"REPLACE INTO transfer SELECT 99, id, {REST} WHERE seq = 1",
+    "replace by hold": f"REPLACE INTO transfer SELECT 99, 'new', {REST} WHERE action = 'settle'",
     "delete account": "DELETE FROM account WHERE name = 'grants'",
 }
 
@@ -686,7 +684,7 @@ def test_the_table_itself_refuses_what_is_no_amount(book: Database, value: str) 
     with pytest.raises(DBAPIError), book.write() as tx:
         tx.exec_driver_sql(
             f"INSERT INTO transfer SELECT 2, 'b', at, action, debit, credit, {value}, code,"
-            " hold_id, run, attempt, ref, memo, hash FROM transfer"
+            " hold_id, run, attempt, ref, memo, hash, corrects FROM transfer"
         )
     assert checked(book).ok
 

@@ -1,5 +1,6 @@
 """
-What holds after any sequence of deposits, holds, settlements, voids, repeats and restarts.
+What holds after any sequence of deposits, holds, settlements, voids, expiries, corrections,
+adjustments, repeats and restarts.
 
 Beside the real books on a real file runs a model a child could keep: a list of what came in, and
 a dictionary of holds. Hypothesis looks for the sequence after which the two differ.
@@ -32,9 +33,17 @@ from sqlalchemy import Connection, text
 
 from ledger import audit, store
 from ledger.database import Database, create_schema
-from ledger.errors import AlreadyResolved, CapReached, InsufficientFunds, RefReused, UnknownHold
+from ledger.errors import (
+    AlreadyResolved,
+    CapReached,
+    InsufficientFunds,
+    InvalidAmount,
+    RefReused,
+    UnknownEntry,
+    UnknownHold,
+)
 from ledger.money import MicroCredits
-from ledger.rules import AccountKind
+from ledger.rules import AccountKind, Code
 from tests.ledger_helpers import MODEL, after, ledger_metadata, open_book
 
 OTHER = "inference:anthropic"
@@ -47,7 +56,19 @@ times = st.integers(-50, 50).map(after)
 accounts = st.sampled_from((MODEL, OTHER))
 runs = st.sampled_from(RUNS)
 # Less than was held, exactly that, and above.
+changes = st.integers(-20, 20).filter(bool)
 deltas = st.just(0) | st.integers(-20, 10)
+
+
+@dataclass
+class Change:
+    """A correction or adjustment: what the treasury got, negative where it gave."""
+
+    amount: int
+    account: str
+    at: datetime
+    run: str | None = None
+    corrects: str | None = None
 
 
 @dataclass
@@ -60,6 +81,7 @@ class Held:
     at: datetime
     paid: int | None = None
     voided: bool = False
+    expired: bool = False
     ended_at: datetime | None = None
 
     @property
@@ -94,6 +116,7 @@ class Books(RuleBasedStateMachine):
         self.book: Database = open_book(self.folder / "books.db")
         self.income: dict[tuple[str, str | None], int] = {}
         self.holds: dict[str, Held] = {}
+        self.changes: dict[str, Change] = {}
 
     @initialize(grant=st.integers(0, 60))
     def begin(self, grant: int) -> None:
@@ -105,7 +128,16 @@ class Books(RuleBasedStateMachine):
 
     @property
     def posted(self) -> int:
-        return sum(self.income.values()) - sum(hold.paid or 0 for hold in self.holds.values())
+        paid = sum(hold.paid or 0 for hold in self.holds.values())
+        return sum(self.income.values()) - paid + sum(c.amount for c in self.changes.values())
+
+    def spent(self, *, run: str | None = None, since: datetime | None = None) -> int:
+        """What a cap counts: of corrections, a window sees only those that took."""
+        held = sum(h.counts(since) for h in self.holds.values() if run in (None, h.run))
+        changed = [c for c in self.changes.values() if c.account in (MODEL, OTHER)]
+        if run is not None:
+            return held - sum(c.amount for c in changed if c.run == run)
+        return held - sum(min(c.amount, 0) for c in changed if since is None or c.at > since)
 
     @property
     def pending(self) -> int:
@@ -164,11 +196,11 @@ class Books(RuleBasedStateMachine):
         room = []
         if run_cap is not None:
             caps.append(store.Cap("run", MicroCredits(run_cap), run=run))
-            room.append(run_cap - sum(h.counts(None) for h in self.holds.values() if h.run == run))
+            room.append(run_cap - self.spent(run=run))
         if window_cap is not None:
             cap, since = window_cap
             caps.append(store.Cap("window", MicroCredits(cap), since=since))
-            room.append(cap - sum(h.counts(since) for h in self.holds.values()))
+            room.append(cap - self.spent(since=since))
         limits = store.Limits(reserve=MicroCredits(reserve), caps=caps)
         refusal: type[Exception] | None = None
         if amount and self.posted - self.pending - reserve < amount:
@@ -221,6 +253,57 @@ class Books(RuleBasedStateMachine):
         assert overrun.micro == max(0, actual - hold.amount)
         hold.paid, hold.ended_at = actual, at
         return id
+
+    @rule(target=ended_holds, id=consumes(open_holds), at=times)
+    def expire(self, id: str, at: datetime) -> str:
+        hold = self.holds[id]
+        with self.book.write() as tx:
+            overrun = store.settle(
+                tx, id, actual=MicroCredits(hold.amount), at=at, code=Code.UNCERTAIN
+            )
+        assert not overrun
+        hold.paid, hold.expired, hold.ended_at = hold.amount, True, at
+        return id
+
+    @rule(ref=st.sampled_from("xyz"), amount=changes, at=times)
+    def adjust(self, ref: str, amount: int, at: datetime) -> None:
+        known = self.changes.get(f"adjustment:{ref}")
+        available = self.posted - self.pending
+        refusal: type[Exception] | None = None
+        if known is not None and known.amount != amount:
+            refusal = RefReused
+        elif known is None and available + amount < min(available, 0):
+            refusal = InsufficientFunds
+        if refusal is not None:
+            with pytest.raises(refusal), self.book.write() as tx:
+                store.adjust(tx, amount=MicroCredits(amount), ref=ref, memo="m", at=at)
+            return
+        with self.book.write() as tx:
+            new = store.adjust(tx, amount=MicroCredits(amount), ref=ref, memo="m", at=at)
+        assert new is (known is None)
+        self.changes.setdefault(f"adjustment:{ref}", Change(amount, "adjustments", at))
+
+    @rule(id=ended_holds, amount=changes, at=times)
+    def correct(self, id: str, amount: int, at: datetime) -> None:
+        hold, name = self.holds[id], f"correction-{len(self.changes)}"
+        settled = f"{id}:settle"
+        mended = sum(c.amount for c in self.changes.values() if c.corrects == settled)
+        booked = min(hold.paid or 0, hold.amount)
+
+        def offer() -> bool:
+            with self.book.write() as tx:
+                return store.correct(
+                    tx, id=name, account=hold.account, amount=MicroCredits(amount), at=at,
+                    memo="m", run=hold.run, corrects=settled,
+                )  # fmt: skip
+
+        if hold.voided or booked - mended < amount:
+            with pytest.raises(UnknownEntry if hold.voided else InvalidAmount):
+                offer()
+            return
+        assert offer() is True
+        assert offer() is False
+        self.changes[name] = Change(amount, hold.account, at, hold.run, settled)
 
     @rule(target=ended_holds, id=consumes(open_holds), at=times)
     def void(self, id: str, at: datetime) -> str:
@@ -289,7 +372,11 @@ class Books(RuleBasedStateMachine):
         assert balance.held.micro == self.pending
         assert balance.available.micro == self.posted - self.pending
         overruns = sum(max(0, (h.paid or 0) - h.amount) for h in self.holds.values())
-        assert balance.available.micro >= -overruns
+        taken = sum(-min(c.amount, 0) for c in self.changes.values())
+        assert balance.available.micro >= -overruns - taken
+        assert {hold.id for hold in store.open_holds(tx)} == {
+            name for name, hold in self.holds.items() if hold.open
+        }
 
     def _the_entries_sum_to_the_balances(self, tx: Connection) -> None:
         debits: Counter[str] = Counter()
@@ -316,11 +403,9 @@ class Books(RuleBasedStateMachine):
 
     def _caps_count_what_the_model_counts(self, tx: Connection) -> None:
         for run in RUNS:
-            counted = sum(h.counts(None) for h in self.holds.values() if h.run == run)
-            assert store.spent(tx, run=run).micro == counted
+            assert store.spent(tx, run=run).micro == self.spent(run=run)
         for since in (after(-25), after(25)):
-            counted = sum(h.counts(since) for h in self.holds.values())
-            assert store.spent(tx, since=since).micro == counted
+            assert store.spent(tx, since=since).micro == self.spent(since=since)
 
     def teardown(self) -> None:
         self.book.close()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Index, Integer, Row, Text, func, select
+from sqlalchemy import Connection, Index, Integer, Row, Text, func, select, text
 from sqlmodel import Field, SQLModel
 
 from ledger.types import Json, MicroColumn, Timestamp
@@ -24,12 +24,20 @@ class Attempt(SQLModel, table=True):
     `outcome` is null while the request is under way. `cost_micro` is what was booked,
     `own_cost_micro` what our price says where the provider reported a cost of its own. The price
     is copied, in micro-credits per million tokens, so that a later price changes nothing here.
+    `remote_id` is the provider's own name for the answer, by which its cost can be looked up.
     """
 
     __tablename__ = "attempt"
     __table_args__ = (
         Index("attempt_by_run", "run", "step"),
         Index("attempt_by_time", "at"),
+        # What is still open is found without reading the years that are not.
+        Index(
+            "attempt_unresolved",
+            "outcome",
+            sqlite_where=text("cost_micro IS NULL"),
+            postgresql_where=text("cost_micro IS NULL"),
+        ),
         {"sqlite_strict": True},
     )
 
@@ -55,6 +63,8 @@ class Attempt(SQLModel, table=True):
     answer: str | None = Field(sa_type=Text)
     cut: int | None = Field(sa_type=Integer)
     error: str | None = Field(sa_type=Text)
+    remote_id: str | None = Field(sa_type=Text)
+    price_cache_write: int | None = Field(sa_type=MicroColumn)
 
 
 _attempt = SQLModel.metadata.tables["attempt"]
@@ -74,6 +84,11 @@ def begin(tx: Connection, **values: Any) -> None:
 def complete(tx: Connection, id: str, **values: Any) -> None:
     """Record what came of it."""
     tx.execute(_attempt.update().where(_attempt.c.id == id).values(**values))
+
+
+def find(tx: Connection, id: str) -> Row[Any] | None:
+    """One attempt's row."""
+    return tx.execute(select(_attempt).where(_attempt.c.id == id)).one_or_none()
 
 
 def of_run(tx: Connection, run: str) -> Sequence[Row[Any]]:
@@ -104,6 +119,26 @@ def unknown_open(tx: Connection) -> Sequence[Row[Any]]:
     ).all()
 
 
+def charged_unknown(tx: Connection, *, since: datetime) -> Sequence[Row[Any]]:
+    """Attempts since a moment that may have been billed, were charged, and can be asked about."""
+    return tx.execute(
+        select(_attempt)
+        .where(_attempt.c.at > since, _attempt.c.outcome == "unknown")
+        .where(_attempt.c.cost_micro.is_not(None), _attempt.c.remote_id.is_not(None))
+        .order_by(_attempt.c.at)
+    ).all()
+
+
+def newest(tx: Connection, provider: str) -> Row[Any] | None:
+    """The newest request that reached a provider, or may have."""
+    return tx.execute(
+        select(_attempt)
+        .where(_attempt.c.provider == provider, _attempt.c.outcome.in_(["ok", "unknown"]))
+        .order_by(_attempt.c.at.desc())
+        .limit(1)
+    ).one_or_none()
+
+
 def recent(
     tx: Connection, *, since: datetime | None = None, limit: int | None = None
 ) -> Sequence[Row[Any]]:
@@ -127,3 +162,25 @@ def cost_by_step(tx: Connection, run: str) -> dict[str, int]:
 def spent_by_run(tx: Connection, run: str) -> int:
     """Micro-credits booked for a run's attempts."""
     return sum(cost_by_step(tx, run).values())
+
+
+_DISAGREEMENTS = text(
+    """
+SELECT a.id, a.cost_micro, COALESCE(b.booked, 0) AS booked
+FROM attempt AS a LEFT JOIN (
+    SELECT attempt,
+           SUM(CASE WHEN credit = 'treasury' THEN amount_micro ELSE -amount_micro END) AS booked
+    FROM transfer WHERE action IN ('post', 'settle') AND attempt IS NOT NULL GROUP BY attempt
+) AS b ON b.attempt = a.id
+WHERE COALESCE(a.cost_micro, 0) <> COALESCE(b.booked, 0) ORDER BY a.at LIMIT 20
+"""
+)
+
+
+def disagreements(tx: Connection) -> list[str]:
+    """Requests whose cost is not what the books have for them, in words."""
+    return [
+        f"the request {row.id} is shown at {row.cost_micro}, the books have {row.booked}"
+        " micro-credits for it"
+        for row in tx.execute(_DISAGREEMENTS)
+    ]

@@ -22,7 +22,7 @@ from ledger.errors import SchemaTooNew, SchemaTooOld
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_KNOWN = ("0001",)  # oldest first
+_KNOWN = ("0001", "0002")  # oldest first
 HEAD = _KNOWN[-1]
 
 
@@ -32,6 +32,7 @@ def register_tables() -> MetaData:
 
     import daemon.control
     import daemon.inference.attempts
+    import daemon.inference.counters
     import daemon.journal
     import daemon.sources.archive  # noqa: F401
     import ledger.models  # noqa: F401

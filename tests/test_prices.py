@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.inference import prices
+from daemon.app import opened_database
+from daemon.books import Books
+from daemon.inference import attempts, prices
 from daemon.inference.ladder import Ladder, Role, Rung, Tier, parse_ladder, parse_rung
+from daemon.inference.meter import Meter, Purpose
+from daemon.inference.port import ModelReply, ModelRequest
 from daemon.inference.prices import Price, PriceBook, UnknownPrice, Usage, parse_prices
+from daemon.journal import RunOutcome
+from ledger import store
+from ledger.database import Database
 from ledger.money import MicroCredits
+from tests.cli_helpers import Desk
+from tests.stage import Stage, blog_pages
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 OPENAI = {"llm": "https://api.openai.com/v1"}
@@ -21,7 +34,13 @@ OPENAI = {"llm": "https://api.openai.com/v1"}
 # Micro-credits per million tokens, up to a thousand credits; tokens up to a few millions.
 MICROS = st.one_of(st.just(0), st.integers(0, 10), st.integers(0, 1_000_000_000))
 TOKENS = st.one_of(st.just(0), st.integers(0, 10), st.integers(0, 5_000_000))
-PRICES = st.builds(Price, MICROS, MICROS, MICROS, st.just("test"))
+PRICES = st.builds(Price, MICROS, MICROS, MICROS, st.just("test"), st.none() | MICROS)
+USAGES = st.builds(
+    lambda fresh, cached, written, text, reasoning: Usage(
+        fresh + cached + written, cached, text + reasoning, written, reasoning
+    ),
+    TOKENS, TOKENS, TOKENS, TOKENS, TOKENS,
+)  # fmt: skip
 
 
 # The operator's own
@@ -95,40 +114,66 @@ def test_a_reply_costs_what_its_tokens_cost_rounded_up_once(
     assert Price(*price, "test").cost(Usage(*usage)) == MicroCredits(micro)
 
 
-def test_written_cache_and_hidden_reasoning_are_already_in_input_and_output() -> None:
-    price = Price(2_000_000, 1_000_000, 4_000_000, "test")
-    plain = Usage(1000, 100, 500)
-    told = Usage(1000, 100, 500, cache_write=300, reasoning=400)
-    assert price.cost(told) == price.cost(plain)
+def test_written_cache_costs_what_it_costs_and_hidden_reasoning_what_output_does() -> None:
+    usage = Usage(1000, 100, 500, cache_write=300, reasoning=400)
+    as_input = Price(2_000_000, 1_000_000, 4_000_000, "test")
+    assert as_input.cost(usage) == as_input.cost(Usage(1000, 100, 500)) == MicroCredits(3900)
+    dearer = replace(as_input, cache_write=2_500_000)
+    assert dearer.cost(usage) == MicroCredits(600 * 2 + 100 + 300 * 5 // 2 + 500 * 4)
+    assert replace(as_input, cache_write=0).cost(usage) == MicroCredits(600 * 2 + 100 + 500 * 4)
 
 
-@given(PRICES, TOKENS, TOKENS, TOKENS)
-def test_a_cost_is_exact_but_for_less_than_one_micro_credit(
-    price: Price, fresh: int, cached: int, output: int
-) -> None:
-    exact = Fraction(fresh * price.input + cached * price.cached + output * price.output, 10**6)
-    cost = price.cost(Usage(fresh + cached, cached, output)).micro
-    assert exact <= cost < exact + 1
+@given(PRICES, USAGES)
+def test_a_cost_is_exact_but_for_less_than_one_micro_credit(price: Price, usage: Usage) -> None:
+    written = price.input if price.cache_write is None else price.cache_write
+    exact = (
+        Fraction(price.input, 10**6) * (usage.input - usage.cached - usage.cache_write)
+        + Fraction(price.cached, 10**6) * usage.cached
+        + Fraction(written, 10**6) * usage.cache_write
+        + Fraction(price.output, 10**6) * usage.output
+    )
+    assert exact <= price.cost(usage).micro < exact + 1
 
 
-@given(PRICES, TOKENS, TOKENS, st.data())
+@given(PRICES, USAGES)
+def test_each_token_is_counted_once(price: Price, usage: Usage) -> None:
+    fresh = usage.input - usage.cached - usage.cache_write
+    classes = [
+        Usage(fresh, 0, 0),
+        Usage(usage.cached, usage.cached, 0),
+        Usage(usage.cache_write, 0, 0, cache_write=usage.cache_write),
+        Usage(0, 0, usage.output, reasoning=usage.reasoning),
+    ]
+    apart = sum(price.cost(one).micro for one in classes)
+    # Each class is rounded up by less than one.
+    assert apart - len(classes) < price.cost(usage).micro <= apart
+
+
+@given(PRICES, USAGES, TOKENS, TOKENS)
 def test_no_usage_within_its_bounds_costs_more_than_the_worst_case(
-    price: Price, input_max: int, output_max: int, data: st.DataObject
+    price: Price, usage: Usage, more_input: int, more_output: int
 ) -> None:
-    used = data.draw(st.integers(0, input_max))
-    usage = Usage(used, data.draw(st.integers(0, used)), data.draw(st.integers(0, output_max)))
-    assert price.cost(usage) <= price.worst_case(input_max=input_max, output_max=output_max)
+    worst = price.worst_case(
+        input_max=usage.input + more_input, output_max=usage.output + more_output
+    )
+    assert price.cost(usage) <= worst
 
 
 @given(PRICES, TOKENS, TOKENS)
 def test_the_worst_case_can_happen(price: Price, input_max: int, output_max: int) -> None:
-    costs = [price.cost(Usage(input_max, cached, output_max)) for cached in (0, input_max)]
-    assert max(costs) == price.worst_case(input_max=input_max, output_max=output_max)
+    usages = [
+        Usage(input_max, 0, output_max),
+        Usage(input_max, input_max, output_max),
+        Usage(input_max, 0, output_max, cache_write=input_max),
+    ]
+    worst = price.worst_case(input_max=input_max, output_max=output_max)
+    assert max(map(price.cost, usages)) == worst
 
 
 def test_only_what_is_free_has_a_worst_case_of_nothing() -> None:
     assert not Price(0, 0, 0, "x").worst_case(input_max=10**9, output_max=10**9)
     assert Price(0, 1, 0, "x").worst_case(input_max=1, output_max=0) == MicroCredits(1)
+    assert Price(0, 0, 0, "x", 1).worst_case(input_max=1, output_max=0) == MicroCredits(1)
 
 
 # Looking a price up
@@ -176,6 +221,47 @@ def test_a_list_price_is_the_lists_own_to_the_micro_credit() -> None:
     assert (price.input, price.cached, price.output) == tuple(
         int(Decimal(str(figure)) * 1_000_000) for figure in figures
     )
+
+
+def test_writing_to_a_cache_has_its_price_where_the_list_has_one() -> None:
+    book = PriceBook({}, {"claude": "https://api.anthropic.com/v1"} | OPENAI)
+    claude = book.price(Rung("claude", "claude-sonnet-4-5"), NOW)
+    assert claude.cache_write == claude.input * 5 // 4
+    assert book.price(Rung("llm", "gpt-4o"), NOW).cache_write is None
+    assert parse_prices("llm/a=1,2,3")["llm/a"].cache_write is None
+
+
+def test_every_listed_model_costs_what_the_list_says_to_the_micro_credit() -> None:
+    from genai_prices import Usage as ListUsage
+    from genai_prices.data_snapshot import get_snapshot
+
+    usage = Usage(12_345, 2_345, 777, cache_write=1_001)
+    told = ListUsage(
+        input_tokens=usage.input,
+        cache_read_tokens=usage.cached,
+        cache_write_tokens=usage.cache_write,
+        output_tokens=usage.output,
+    )
+    compared = 0
+    for provider in get_snapshot().providers:
+        for model in provider.models:
+            listed = model.get_prices(NOW)
+            price = prices._own_terms(listed, "test")
+            if price is None:
+                continue
+            billed = math.ceil(listed.calc_price(told)["total_price"] * 1_000_000)
+            # Of tiers that begin within our prompts, the dearest is taken for all of them.
+            steps = [
+                step.start
+                for figure in vars(listed).values()
+                for step in getattr(figure, "tiers", ())
+            ]
+            if min(steps, default=prices.PROMPT_TOKENS_MAX) < prices.PROMPT_TOKENS_MAX:
+                assert price.cost(usage).micro >= billed, (provider.id, model.id)
+            else:
+                assert price.cost(usage).micro == billed, (provider.id, model.id)
+            compared += 1
+    assert compared > 500
 
 
 @pytest.mark.parametrize(
@@ -229,6 +315,96 @@ def test_of_tiered_prices_the_dearest_that_our_prompts_reach_is_taken() -> None:
     assert prices._micro(Decimal("0.0000001")) == 1
     assert prices._micro(Decimal(0)) == 0
     assert prices._micro(None) is None
+
+
+# In a run
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    one = Stage(tmp_path)
+    one.deposit("50")
+    yield one
+    one.time.close()
+
+
+def test_an_unpriced_model_is_refused_before_anything_is_held_or_sent(stage: Stage) -> None:
+    class Untouched:
+        """Whoever asks it for bytes, or sends any, fails the test."""
+
+        def body(self, request: ModelRequest) -> bytes:
+            raise AssertionError("bytes were made for a model without a price")
+
+        async def send(self, request: ModelRequest) -> ModelReply:
+            raise AssertionError("a model without a price was asked")
+
+    async def call(database: Database) -> None:
+        meter = Meter(
+            books=Books(database, stage.time.clock),
+            models={"llm": Untouched()},
+            prices=PriceBook(parse_prices("llm/good=1,0.1,5;other/*=0,0,0"), {}),
+            policy=stage.settings.policy,
+            clock=stage.time.clock,
+        )
+        request = ModelRequest(Rung("llm", "new"), "s", "p", "draft", {}, 100, 10.0)
+        await meter.call(Purpose("run", "step", Role.WRITE), request, lambda tx, reply: None)
+
+    with opened_database(stage.settings.location) as database:
+        with pytest.raises(UnknownPrice, match="llm/new"):
+            stage.time.run(call(database))
+        with database.read() as tx:
+            assert not attempts.recent(tx)
+            assert not store.balance(tx).held
+
+
+def test_a_reported_cost_wins_and_ours_is_kept_beside_it(stage: Stage) -> None:
+    # The provider gives a discount that our prices do not know.
+    stage.model.prices["good"] = (600_000, 60_000, 3_000_000)
+    stage.model.misbehave("reported_cost", times=None)
+    report = stage.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    assert report.cost.micro == stage.model.billed_micro
+    ours = Price(1_000_000, 100_000, 5_000_000, "PENSTOCK_PRICES")
+    with stage.reading() as tx:
+        made = attempts.of_run(tx, str(report.run))
+    charged = sorted(charge.micro for charge in stage.model.bill)
+    assert sorted(attempt.cost_micro for attempt in made) == charged
+    for attempt in made:
+        assert attempt.own_cost_micro == ours.cost(Usage(**attempt.usage)).micro
+        assert attempt.cost_micro < attempt.own_cost_micro
+
+
+def test_a_price_change_never_touches_an_old_entry(stage: Stage, tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "desk", {"PENSTOCK_STATE_DIR": str(tmp_path)})
+    lists = [("ledger", "entries", "--json"), ("ledger", "attempts", "--json")]
+
+    def told() -> list[str]:
+        return [desk.run(*command).out.rstrip().removesuffix("]").rstrip() for command in lists]
+
+    first = stage.once()
+    before, billed = told(), stage.model.billed_micro
+    assert first.outcome is RunOutcome.PUBLISHED, first.reason
+    # Seven times as dear from now on, with news to write about on another day.
+    stage.model.prices["good"] = (7_000_000, 700_000, 35_000_000)
+    dearer = PriceBook(parse_prices("llm/good=7,0.7,35"), {})
+    policy = replace(stage.settings.policy, run_budget=MicroCredits(5_000_000))
+    stage.settings = replace(stage.settings, prices=dearer, policy=policy)
+    stage.time.pass_by(timedelta(days=1))
+    stage.blog.pages = {
+        path.replace(".html", "-2.html"): str(body)
+        .replace(".html", "-2.html")
+        .replace("explained", "revisited")
+        for path, body in blog_pages().items()
+    }
+    second = stage.once()
+    after = told()
+    assert second.outcome is RunOutcome.PUBLISHED, second.reason
+    assert second.cost.micro == stage.model.billed_micro - billed > 3 * first.cost.micro
+    for old, new in zip(before, after, strict=True):
+        assert new.startswith(old)
+        assert len(new) > len(old)
+    assert '"input": "7.000000"' in after[1].removeprefix(before[1])
+    stage.judge()
 
 
 # Ladders

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, Decimal
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -22,13 +23,19 @@ from daemon.inference.port import (
     ModelRequest,
     Outcome,
 )
-from daemon.inference.prices import Usage
-from ledger.money import MICRO_MAX, MicroCredits
+from daemon.inference.usage import read_json, read_usage, reported_cost
 
 # Answers that a provider documents as not billed.
 UNBILLED = frozenset({400, 401, 402, 403, 404, 422, 429})
 # An answer is text of a few thousand tokens; more than this is not one.
 ANSWER_BYTES_MAX = 8_000_000
+# Who does not take the connection by then was not reached, and could not bill anything.
+CONNECT_MAX_S = 15.0
+LABEL_CHARS_MAX = 200
+ERROR_CHARS_MAX = 300
+ERROR_BODY_BYTES_MAX = 4000
+# OpenRouter's name for an answer; it comes with the head, so a lost body can still be asked for.
+GENERATION_HEADER = "x-generation-id"
 
 
 class ChatModel:
@@ -47,9 +54,15 @@ class ChatModel:
         headers = {"content-type": "application/json", "user-agent": "penstock"}
         if endpoint.key:
             headers["authorization"] = f"Bearer {self._key}"
-        # No proxies or netrc from the environment: the operator named this URL and no other.
         self._client = httpx.AsyncClient(
-            transport=transport, headers=headers, trust_env=False, follow_redirects=False
+            transport=transport,
+            headers=headers,
+            # No proxies or netrc from the environment: the operator named this URL and no other.
+            trust_env=False,
+            follow_redirects=False,
+            # A connection that was kept may be closed by the other side just as we send on it, and
+            # then nobody can say whether the request was read.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     def body(self, request: ModelRequest) -> bytes:
@@ -85,147 +98,162 @@ class ChatModel:
             {"role": "system", "content": request.system},
             {"role": "user", "content": prompt},
         ]
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        # Half a surrogate pair has no bytes in UTF-8; text from elsewhere may have one.
+        return text.encode("utf-8", "replace")
 
     async def send(self, request: ModelRequest) -> ModelReply:
         """Send it once."""
-        try:
-            async with asyncio.timeout(request.timeout_s):
-                return await self._send(request)
-        except TimeoutError:
-            return ModelReply(Outcome.UNKNOWN, error=f"no answer in {request.timeout_s:g} s")
+        reply = await self._send(request)
+        return replace(reply, error=self._without_key(reply.error)) if reply.error else reply
 
     async def _send(self, request: ModelRequest) -> ModelReply:
+        # What is known should the connection break now.
+        known = ModelReply(Outcome.UNKNOWN)
+        limit_s = request.timeout_s
+        timeout = httpx.Timeout(limit_s, connect=min(limit_s / 2, CONNECT_MAX_S))
         try:
-            async with self._client.stream(
-                "POST", self._url, content=self.body(request), timeout=request.timeout_s
-            ) as response:
-                content = b""
+            async with (
+                asyncio.timeout(limit_s),
+                self._client.stream(
+                    "POST", self._url, content=self.body(request), timeout=timeout
+                ) as response,
+            ):
+                known = read_reply(response.status_code, response.headers, b"")
+                content = bytearray()
                 async for chunk in response.aiter_bytes():
                     content += chunk
                     if len(content) > ANSWER_BYTES_MAX:
-                        return ModelReply(
-                            Outcome.UNKNOWN, response.status_code, error="the answer has no end"
-                        )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            # No connection was made, so nothing can have been billed.
+                        return replace(known, error="the answer has no end")
+        except TimeoutError:
+            return replace(known, error=f"no answer in {limit_s:g} s")
+        except _NOTHING_SENT as error:
             return ModelReply(Outcome.UNSENT, error=_describe(error))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return ModelReply(Outcome.UNKNOWN, error=_describe(error))
-        if self._key:
-            # Some providers quote a wrong key back, and what they say is stored.
-            content = content.replace(self._key.encode(), b"***")
-        return read_reply(response.status_code, response.headers, content)
+        except httpx.HTTPError as error:
+            return replace(known, error=_describe(error))
+        said = bytes(content)
+        if response.status_code != 200:
+            said = self._without_key(said.decode("utf-8", "replace")).encode()
+        return read_reply(response.status_code, response.headers, said)
+
+    def _without_key(self, said: str) -> str:
+        """Some providers quote a wrong key back, and what they say of it is stored."""
+        # Never done to an answer: a local server's key may be a word, or a digit.
+        for form in (self._key, self._key.replace("/", "\\/")):
+            said = said.replace(form, "***") if form else said
+        return said
 
     async def close(self) -> None:
         """Close idle connections."""
         await self._client.aclose()
 
 
+# No connection was made, so nothing can have been billed.
+_NOTHING_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+
+
 def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> ModelReply:
-    """Sort one complete HTTP answer."""
-    retry_after_s = _retry_after(headers.get("retry-after"))
-    try:
-        document = json.loads(content, parse_float=Decimal)
-    except ValueError:
-        document = None
-    document = document if isinstance(document, dict) else {}
-    error = document.get("error")
-    if status != 200 or (error and not document.get("choices")):
-        billed = status == 200 or status not in UNBILLED
-        details = error if isinstance(error, dict) else {}
-        message = details.get("message") or error or content[:200].decode("utf-8", "replace")
-        return ModelReply(
-            Outcome.UNKNOWN if billed else Outcome.REFUSED,
-            status,
-            retry_after_s=retry_after_s,
-            error=f"HTTP {status}: {str(message)[:300]}",
-            error_body=details,
-        )
-    text, cut = _answer(document)
-    usage = _usage(document.get("usage"))
-    if usage is not None and not (usage.input or usage.output) and text:
-        # Zero beside an answer that is not empty is missing, not free.
-        usage = None
-    cost = _reported_cost(document.get("usage"))
-    known = usage is not None or cost is not None
-    return ModelReply(
-        Outcome.OK if known else Outcome.UNKNOWN,
+    """Sort one HTTP answer; without content, what its head alone says."""
+    document = _fields(read_json(content))
+    failure = _failure(document.get("error"), content)
+    reply = ModelReply(
+        Outcome.UNKNOWN,
         status,
-        text=text,
+        retry_after_s=_retry_after(headers.get("retry-after")),
+        remote_id=_label(document.get("id")) or _label(headers.get(GENERATION_HEADER)),
+    )
+    if status != 200:
+        return replace(
+            reply,
+            outcome=Outcome.REFUSED if status in UNBILLED else Outcome.UNKNOWN,
+            error=_problem(status, failure or _excerpt(content)),
+            error_body=content[:ERROR_BODY_BYTES_MAX].decode("utf-8", "replace"),
+        )
+    message, cut = _message(document)
+    usage, cost = read_usage(document.get("usage")), reported_cost(document.get("usage"))
+    counted = usage is not None and (usage.output or (usage.input and not message))
+    if (message or failure) and not counted:
+        # Zero beside an answer that is not empty is missing, not free, and so is a cost of zero.
+        usage, cost = None, cost or None
+    known = usage is not None or cost is not None
+    missing = "" if known else "the answer does not say what was used"
+    return replace(
+        reply,
+        outcome=Outcome.OK if known else Outcome.UNKNOWN,
+        text=_text(message.get("content")),
         cut=cut,
-        model_returned=document.get("model") if isinstance(document.get("model"), str) else None,
+        model_returned=_label(document.get("model")),
         usage=usage,
         reported_cost=cost,
-        error="" if known else "the answer does not say what was used",
+        error=_problem(status, failure) if failure else missing,
     )
 
 
-def _answer(document: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """The text of the first choice, and whether it ended at its limit."""
+def _message(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+    """What the first choice says, without what is empty, and whether it ended at its limit."""
     choices = document.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else {}
-    if not isinstance(choice, dict):
-        return None, False
+    choice = _fields(choices[0]) if isinstance(choices, list) and choices else {}
     message = choice.get("message")
-    content = message.get("content") if isinstance(message, dict) else None
+    # A choice without a message may say something in a way of its own: it is not empty.
+    parts = message if isinstance(message, dict) else choice
+    said = {name: value for name, value in parts.items() if value and name != "role"}
+    return said, choice.get("finish_reason") == "length"
+
+
+def _text(content: Any) -> str | None:
     if isinstance(content, list):
-        content = "".join(str(_dict(part).get("text") or "") for part in content)
-    return (content if isinstance(content, str) else None), choice.get("finish_reason") == "length"
+        texts = [_fields(part).get("text") for part in content]
+        content = "".join(text for text in texts if isinstance(text, str))
+    return _storable(content) if isinstance(content, str) else None
 
 
-def _usage(found: Any) -> Usage | None:
-    """
-    Tokens, disjoint where we need them so.
+def _failure(error: Any, content: bytes) -> str:
+    """What an error document says; empty where there is none, or one with nothing in it."""
+    if isinstance(error, dict):
+        # Some gateways send one with every answer, and fill it when something is wrong.
+        error = error.get("message") or any(error.values())
+    if not error:
+        return ""
+    return error if isinstance(error, str) else _excerpt(content)
 
-    OpenAI counts cached tokens inside the prompt and reasoning inside the completion; DeepSeek
-    names the cached part in a field of its own.
-    """
-    if not isinstance(found, dict):
+
+def _problem(status: int, said: str) -> str:
+    return _storable(f"HTTP {status}: {said[:ERROR_CHARS_MAX]}")
+
+
+def _excerpt(content: bytes) -> str:
+    return content[:ERROR_CHARS_MAX].decode("utf-8", "replace")
+
+
+def _label(value: Any) -> str | None:
+    """A name the provider gave, where it is one we can keep and ask by."""
+    if not isinstance(value, str) or not 0 < len(value) <= LABEL_CHARS_MAX:
         return None
-    prompt, completion = _count(found.get("prompt_tokens")), _count(found.get("completion_tokens"))
-    if prompt is None or completion is None:
-        return None
-    inside = _dict(found.get("prompt_tokens_details"))
-    cached = _count(inside.get("cached_tokens"))
-    if cached is None:
-        cached = _count(found.get("prompt_cache_hit_tokens")) or 0
-    reasoning = _count(_dict(found.get("completion_tokens_details")).get("reasoning_tokens")) or 0
-    return Usage(
-        input=prompt,
-        cached=min(cached, prompt),
-        output=completion,
-        cache_write=_count(inside.get("cache_write_tokens")) or 0,
-        reasoning=reasoning,
-    )
+    return value if value.isascii() and value.isprintable() else None
 
 
-def _reported_cost(found: Any) -> MicroCredits | None:
-    """What the provider says it charged (OpenRouter's `usage.cost`), rounded up."""
-    cost = _dict(found).get("cost")
-    if isinstance(cost, bool) or not isinstance(cost, (int, Decimal)):
-        return None
-    if not Decimal(cost).is_finite() or cost < 0 or cost * 1_000_000 > MICRO_MAX:
-        return None
-    return MicroCredits(int((Decimal(cost) * 1_000_000).to_integral_value(ROUND_CEILING)))
+def _storable(text: str) -> str:
+    """Text as every database takes it: no half surrogate pairs, no NUL."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**10:
-        return None
-    return value
-
-
-def _dict(value: Any) -> Mapping[str, Any]:
+def _fields(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
 def _retry_after(value: str | None) -> float | None:
     """Seconds; a date or nonsense is None, and the caller has a bound of its own."""
     try:
-        return float(value) if value else None
+        seconds = float(value) if value else None
     except ValueError:
         return None
+    return None if seconds is None or math.isnan(seconds) else seconds
 
 
 def _describe(error: Exception) -> str:

@@ -140,6 +140,7 @@ class Meter:
                 price_input=price.input,
                 price_cached=price.cached,
                 price_output=price.output,
+                price_cache_write=price.cache_write,
                 price_source=price.source,
                 hold=hold,
             )
@@ -164,6 +165,7 @@ class Meter:
             "answer": reply.text,
             "cut": int(reply.cut),
             "error": reply.error or None,
+            "remote_id": reply.remote_id,
         }
         async with self._books.write() as tx:
             if reply.outcome is Outcome.OK:
@@ -179,6 +181,7 @@ class Meter:
                     "price_input": billed.input,
                     "price_cached": billed.cached,
                     "price_output": billed.output,
+                    "price_cache_write": billed.cache_write,
                     "price_source": billed.source,
                 }
                 on_settled(tx, reply)

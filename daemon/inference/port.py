@@ -8,7 +8,7 @@ own way; nothing here raises for what an endpoint does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -18,6 +18,15 @@ from daemon.secret import Secret
 from ledger.money import MicroCredits
 
 
+class UsageApi(StrEnum):
+    """How a provider can be asked what a key has used."""
+
+    AUTO = "auto"
+    OPENROUTER = "openrouter"
+    NEW_API = "new-api"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An OpenAI-compatible provider: its base URL, with the `/v1`, and its key."""
@@ -25,6 +34,7 @@ class Endpoint:
     name: str
     url: str
     key: Secret
+    usage_api: UsageApi = UsageApi.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,10 @@ class ModelReply:
         usage: None when missing, or zero beside an answer, which is missing too.
         reported_cost: what the provider says it charged.
         cut: the answer ended at its limit; it is paid and counts as invalid.
+        error_body: how a refusal reads, as it came.
         retry_after_s: as the endpoint asked, unbounded and possibly negative.
+        remote_id: the provider's own name for the answer, by which its cost can be looked up; at
+            most 200 printable ASCII characters, and there for an unknown outcome, too, where read.
     """
 
     outcome: Outcome
@@ -98,7 +111,8 @@ class ModelReply:
     reported_cost: MicroCredits | None = None
     retry_after_s: float | None = None
     error: str = ""
-    error_body: Mapping[str, Any] = field(default_factory=dict)
+    error_body: str = ""
+    remote_id: str | None = None
 
 
 class Model(Protocol):

@@ -34,33 +34,54 @@ class UnknownPrice(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Micro-credits per million tokens, and where the figures come from."""
+    """
+    Micro-credits per million tokens, and where the figures come from.
+
+    Args:
+        cached: for input read from a cache.
+        cache_write: for input written to a cache; None where that costs what plain input does.
+    """
 
     input: int
     cached: int
     output: int
     source: str
+    cache_write: int | None = None
 
     def cost(self, usage: Usage) -> MicroCredits:
-        """Price one reply, rounded up to the next whole micro-credit."""
-        fresh = usage.input - usage.cached
-        total = fresh * self.input + usage.cached * self.cached + usage.output * self.output
+        """Price one reply, each token once, rounded up to the next whole micro-credit."""
+        fresh = usage.input - usage.cached - usage.cache_write
+        total = (
+            fresh * self.input
+            + usage.cached * self.cached
+            + usage.cache_write * self._written
+            + usage.output * self.output
+        )
         return MicroCredits(divide_up(total, TOKENS_PER_PRICE))
 
     def worst_case(self, *, input_max: int, output_max: int) -> MicroCredits:
         """The most a reply within these token bounds can cost."""
-        # A cache read that is dearer than plain input would be odd, but then it is the bound.
-        total = input_max * max(self.input, self.cached) + output_max * self.output
+        # Whether a provider caches what we send is its own choice.
+        dearest = max(self.input, self.cached, self._written)
+        total = input_max * dearest + output_max * self.output
         return MicroCredits(divide_up(total, TOKENS_PER_PRICE))
+
+    @property
+    def _written(self) -> int:
+        return self.input if self.cache_write is None else self.cache_write
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """
-    Tokens billed for one reply.
+    Tokens billed for one reply; `usage.read_usage` brings every provider's counts to this form.
 
-    `cached` is the part of `input` that was read from a cache, `reasoning` the part of `output`
-    nobody sees; `cache_write` is kept for the record and priced as plain input.
+    Args:
+        input: all tokens of the prompt, `cached` and `cache_write` included.
+        cached: the part of `input` that was read from a cache.
+        output: all tokens of the answer, `reasoning` included.
+        cache_write: another part of `input`, which was written to a cache.
+        reasoning: the part of `output` nobody sees; it costs what the rest does.
     """
 
     input: int
@@ -128,18 +149,21 @@ def _list_price(rung: Rung, url: str, at: datetime) -> Price | None:
         provider, info = get_snapshot().find_provider_model(rung.model, None, None, url)
     except LookupError:
         return None
-    listed = info.get_prices(at)
+    return _own_terms(info.get_prices(at), f"genai-prices:{provider.id}/{info.id}")
+
+
+def _own_terms(listed: Any, source: str) -> Price | None:
+    """A listed price as one of ours; None where tokens alone do not tell the cost."""
     if any(getattr(listed, name, None) for name in _NOT_BY_TOKENS_ALONE):
         # A hold from token prices would be too small; the operator's own price can allow for it.
         return None
-    fresh, cached, output = (
+    fresh, cached, output, written = (
         _micro(getattr(listed, name, None))
-        for name in ("input_mtok", "cache_read_mtok", "output_mtok")
+        for name in ("input_mtok", "cache_read_mtok", "output_mtok", "cache_write_mtok")
     )
     if fresh is None or output is None:
         return None
-    source = f"genai-prices:{provider.id}/{info.id}"
-    return Price(fresh, fresh if cached is None else cached, output, source)
+    return Price(fresh, fresh if cached is None else cached, output, source, written)
 
 
 def _micro(listed: Any) -> int | None:

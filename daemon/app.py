@@ -15,12 +15,14 @@ from daemon.books import Books
 from daemon.clock import Clock, SystemClock
 from daemon.cycle import Cycle
 from daemon.inference.asking import Asker
+from daemon.inference.billing import Billing
 from daemon.inference.chat import ChatModel
 from daemon.inference.meter import Meter
 from daemon.lock import process_lock
 from daemon.newsroom import Newsroom
 from daemon.press import Press
 from daemon.progress import Progress
+from daemon.reconcile import Reconciler
 from daemon.settings import Location, Publishing, Settings
 from daemon.sources.feeds import FeedReader
 from daemon.sources.fetcher import Fetcher, Resolve, resolve
@@ -135,16 +137,7 @@ async def opened_cycle(
             ladders=settings.ladders,
             secrets=[endpoint.key.reveal() for endpoint in settings.endpoints.values()],
         )
-        press = Press(
-            books=books,
-            clock=world.clock,
-            publishers=publishers(settings),
-            approval=settings.publishing.approval,
-            posts_per_day_max=settings.schedule.posts_per_day_max,
-            zone=settings.zone,
-            language=settings.brief.language,
-            progress=progress,
-        )
+        press = _press(settings, books, progress, world)
         yield Cycle(
             books=books,
             clock=world.clock,
@@ -155,6 +148,44 @@ async def opened_cycle(
             progress=progress,
             chance=world.chance,
         )
+
+
+@asynccontextmanager
+async def opened_reconciler(
+    settings: Settings, database: Database, progress: Progress, world: World
+) -> AsyncIterator[Reconciler]:
+    """Everything `reconcile` needs, closed again afterwards."""
+    async with AsyncExitStack() as stack:
+        books = Books(database, world.clock)
+        billing = {
+            name: Billing(endpoint, settings.fetch.timeout_s, world.models)
+            for name, endpoint in settings.endpoints.items()
+            if endpoint.url
+        }
+        for side in billing.values():
+            stack.push_async_callback(side.close)
+        yield Reconciler(
+            books=books,
+            clock=world.clock,
+            endpoints=settings.endpoints,
+            billing=billing,
+            press=_press(settings, books, progress, world),
+            expiry=settings.hold_expiry,
+            progress=progress,
+        )
+
+
+def _press(settings: Settings, books: Books, progress: Progress, world: World) -> Press:
+    return Press(
+        books=books,
+        clock=world.clock,
+        publishers=publishers(settings),
+        approval=settings.publishing.approval,
+        posts_per_day_max=settings.schedule.posts_per_day_max,
+        zone=settings.zone,
+        language=settings.brief.language,
+        progress=progress,
+    )
 
 
 def publishers(settings: Settings) -> list[Publisher]:

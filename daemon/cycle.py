@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from daemon import control, estimate, ids, journal, look
+from daemon import control, estimate, ids, journal, look, reconcile
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.desk.house import Manuscript
@@ -107,12 +107,12 @@ class Cycle:
         return await self._see_through(run, dry_run=False, fresh=False)
 
     async def _recover(self) -> None:
-        """Requests that were under way when the process died may have been billed: say so."""
+        """What was under way when the process died is unknown; what was unknown long, charged."""
         async with self._books.write() as tx:
-            for attempt in attempts.in_flight(tx):
-                attempts.complete(
-                    tx, attempt.id, outcome="unknown", error="the process ended during the request"
-                )
+            reconcile.note_interrupted(tx)
+            # Zero leaves it to the next `reconcile`, which asks the provider first.
+            if self._settings.hold_expiry:
+                reconcile.expire(tx, self._clock.now(), self._settings.hold_expiry)
 
     async def _open(self, view: look.View, topic: str | None, dry_run: bool) -> Report:
         """Decide, and open a run, or say why not."""

@@ -219,7 +219,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("PENSTOCK_PRICES", "", "provider/model=input,cached_input,output in credits per million tokens; ';'-separated, over the known list prices", parse_prices),
     Option("PENSTOCK_CALL_TIMEOUT", "120", "seconds one model call may take", _seconds),
     Option("PENSTOCK_HTTP_TIMEOUT", "20", "seconds one request to a platform, feed or page may take", _seconds),
-    Option("PENSTOCK_HOLD_EXPIRY", "24", "hours an unknown hold stays before it is charged in full", partial(_whole, low=0, high=8760), later=True),
+    Option("PENSTOCK_HOLD_EXPIRY", "24", "hours an unknown hold stays before it is charged in full; 0 means at the next `penstock reconcile`", partial(_whole, low=0, high=8760)),
     Option("PENSTOCK_RUN_BUDGET", "0.25", "credits one run may spend, open holds included", _amount),
     Option("PENSTOCK_DAILY_CAP", "1.00", "credits that may be spent in the last 24 hours", _amount),
     Option("PENSTOCK_MONTHLY_CAP", "15.00", "credits that may be spent in the last 30 days", _amount),
@@ -259,8 +259,12 @@ def example() -> str:
                 "# base URL of the provider called llm, OpenAI-compatible, with its /v1",
                 "#PENSTOCK_PROVIDER_LLM_URL=https://openrouter.ai/api/v1",
                 "",
-                "# its key",
+                "# its key; give Penstock one of its own, so that its bill is Penstock's alone",
                 "#PENSTOCK_PROVIDER_LLM_KEY=",
+                "",
+                "# how `penstock reconcile` asks what the key has used: auto, openrouter, new-api or"
+                " none (none where others use the key, too)",
+                "#PENSTOCK_PROVIDER_LLM_USAGE=auto",
             ]
     return "\n".join(lines) + "\n"
 

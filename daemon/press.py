@@ -161,6 +161,34 @@ class Press:
         self._progress.step(run, name, state, change["error"] or "")
         return waiting
 
+    async def confirm(self) -> list[Any]:
+        """
+        Read the destinations of every publication that may be live; returns those publications.
+
+        A run whose last doubt this lifts gets the outcome it has earned.
+        """
+        with self._books.read() as tx:
+            doubtful = journal.unconfirmed_publications(tx)
+        by_name = {publisher.name: publisher for publisher in self._publishers}
+        for row in doubtful:
+            if row.platform not in by_name:
+                continue
+            publisher = by_name[row.platform]
+            receipt = await publisher.find(Intent(row.key, row.payload.encode()))
+            if receipt is None:
+                continue
+            async with self._books.write() as tx:
+                journal.change_publication(
+                    tx, row.run, row.platform, state=PublicationState.PUBLISHED, url=receipt.url,
+                    remote_id=receipt.remote_id, published_at=self._clock.now(), error=None,
+                )  # fmt: skip
+                journal.finish_step(tx, row.run, f"publish:{row.platform}", None, self._clock.now())
+            outcome, reason = self.outcome(row.run)
+            async with self._books.write() as tx:
+                journal.change_run(tx, row.run, outcome=outcome, reason=reason)
+        with self._books.read() as tx:
+            return [journal.publication(tx, row.run, row.platform) for row in doubtful]
+
     async def _intent(self, publisher: Publisher, run: str, manuscript: Manuscript) -> Intent:
         """The stored intent, or a new one, stored before anything is sent."""
         now = self._clock.now()

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,7 +21,7 @@ from daemon import cadence
 from daemon.crew.brief import Brief
 from daemon.governor import Policy
 from daemon.inference.ladder import Ladder, Role, Rung
-from daemon.inference.port import Endpoint, ModelOptions
+from daemon.inference.port import Endpoint, ModelOptions, UsageApi
 from daemon.inference.prices import PriceBook, UnknownPrice
 from daemon.options import OPTIONS, Option, did_you_mean, is_loopback
 from daemon.options import url as parse_url
@@ -99,6 +99,7 @@ class Settings:
     prices: PriceBook
     call_timeout_s: float
     policy: Policy
+    hold_expiry: timedelta
     publishing: Publishing
     ineffective: tuple[str, ...] = field(default=())
 
@@ -234,6 +235,7 @@ def load(env: Mapping[str, str], *, at: datetime, for_run: bool = True) -> Setti
             reserve=values["PENSTOCK_RESERVE"],
             runway_days=values["PENSTOCK_RUNWAY_DAYS"],
         ),
+        hold_expiry=timedelta(hours=values["PENSTOCK_HOLD_EXPIRY"]),
         publishing=Publishing(
             publishers=values["PENSTOCK_PUBLISHERS"],
             approval=values["PENSTOCK_APPROVAL"],
@@ -288,11 +290,21 @@ class _Reader:
         for name in names:
             setting = f"PENSTOCK_PROVIDER_{name.upper()}"
             url = self._env.get(f"{setting}_URL", "").strip()
+            key = Secret(self.secret(f"{setting}_KEY"))
+            usage_api = self._usage_api(f"{setting}_USAGE")
             try:
-                found[name] = Endpoint(name, parse_url(url), Secret(self.secret(f"{setting}_KEY")))
+                found[name] = Endpoint(name, parse_url(url), key, usage_api)
             except ValueError as error:
                 self.problem(f"{setting}_URL", f"{error} (got {url!r})")
         return found
+
+    def _usage_api(self, setting: str) -> UsageApi:
+        text = self._env.get(setting, "").strip().lower() or UsageApi.AUTO
+        try:
+            return UsageApi(text)
+        except ValueError:
+            self.problem(setting, f"one of {', '.join(UsageApi)} is needed (got {text!r})")
+            return UsageApi.AUTO
 
     def unknown_names(self, providers: tuple[str, ...] | None) -> None:
         """A typo must not silently switch a limit off."""
@@ -300,7 +312,7 @@ class _Reader:
         known |= {f"{option.name}_FILE" for option in OPTIONS if option.secret}
         for provider in providers or ():
             prefix = f"PENSTOCK_PROVIDER_{provider.upper()}"
-            known |= {f"{prefix}_URL", f"{prefix}_KEY", f"{prefix}_KEY_FILE"}
+            known |= {f"{prefix}_{part}" for part in ("URL", "KEY", "KEY_FILE", "USAGE")}
         for name in sorted(self._env):
             # Where the providers cannot be read, nobody can say which names are theirs.
             unclear = providers is None and name.startswith("PENSTOCK_PROVIDER_")

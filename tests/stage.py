@@ -15,8 +15,9 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from daemon import settings
-from daemon.app import World, opened_cycle, opened_database
+from daemon.app import World, opened_cycle, opened_database, opened_reconciler
 from daemon.cycle import Report
+from daemon.reconcile import Findings
 from ledger import audit, store
 from ledger.database import Database
 from ledger.money import MicroCredits
@@ -138,6 +139,21 @@ class Stage:
 
         with opened_database(self.settings.location):
             database = MortalDatabase(self.settings.location.database_url, kill)
+            try:
+                return self.time.run(live())
+            finally:
+                database.close()
+
+    def reconcile(self) -> Findings:
+        """`penstock reconcile`, in a life of its own."""
+
+        async def live() -> Findings:
+            world = World(clock=self.time.clock, models=InProcess({"llm.test": self.model}))
+            async with opened_reconciler(self.settings, database, Silent(), world) as reconciler:
+                return await reconciler.run()
+
+        with opened_database(self.settings.location):
+            database = MortalDatabase(self.settings.location.database_url, None)
             try:
                 return self.time.run(live())
             finally:

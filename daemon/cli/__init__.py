@@ -4,7 +4,7 @@ The commands. This file knows their words; each group's module is imported when 
     exits     exit codes, in one place
     context   what every command starts from
     progress  the live view and the plain lines
-    init, once, status, ledger, runs, drafts, posts, pause
+    init, once, reconcile, status, ledger, runs, drafts, posts, pause, backup
 """
 
 from __future__ import annotations
@@ -148,6 +148,18 @@ def parser() -> argparse.ArgumentParser:
     )
     deposit.add_argument("--source", metavar="NAME", help="revenue of this source; else your own")
 
+    adjust = _add(ledger, "adjust", _ledger("adjust"), "book what you know better", json=True)
+    adjust.add_argument(
+        "amount", metavar="AMOUNT", help="by how much the balance changes, such as 0.25 or -0.25"
+    )
+    adjust.add_argument("--ref", required=True, help="its name, once: a bill or ticket number")
+    adjust.add_argument("--memo", required=True, metavar="TEXT", help="why")
+    adjust.add_argument("--corrects", metavar="ENTRY", help="the entry that was wrong")
+    export = _add(ledger, "export", _ledger("export"), "every entry, for other programs")
+    export.add_argument(
+        "--format", required=True, choices=("json", "csv", "beancount", "hledger"), dest="form"
+    )
+
     runs = _group(commands, "runs", "runs, their steps and what they cost")
     _add(runs, "list", _runs("list_runs"), "every run", json=True, listing=True)
     for name, function, help_text in (
@@ -171,6 +183,17 @@ def parser() -> argparse.ArgumentParser:
 
     posts = _group(commands, "posts", "publications")
     _add(posts, "list", _posts, "what went out, and where", json=True, listing=True)
+
+    _add(
+        commands,
+        "reconcile",
+        _reconcile,
+        "find out what became of everything that is not known",
+        json=True,
+    )
+
+    backup = _add(commands, "backup", _backup, "an online copy, opened and checked", json=True)
+    backup.add_argument("path", metavar="PATH", help="a file, or a folder for a file with the date")
 
     pause = _add(commands, "pause", _pause, "let no new request or publication start", json=True)
     pause.add_argument("--reason", metavar="TEXT")
@@ -269,6 +292,18 @@ def _drafts(name: str) -> Command:
         return drafts.COMMANDS[name](args)
 
     return command
+
+
+def _reconcile(args: argparse.Namespace) -> int:
+    from daemon.cli import reconcile
+
+    return reconcile.run(args)
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from daemon.cli import backup
+
+    return backup.run(args)
 
 
 def _posts(args: argparse.Namespace) -> int:

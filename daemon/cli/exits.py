@@ -43,13 +43,23 @@ def of_error(error: Exception) -> Exit | None:
     from daemon.cli.context import UsageError
     from daemon.lock import LockHeld
     from daemon.settings import SettingsError
-    from ledger.errors import BadTransfer, SchemaTooNew, SchemaTooOld, StorageCorrupt, StorageError
+    from ledger.errors import (
+        BadBackup,
+        BadTransfer,
+        NotAllowed,
+        SchemaTooNew,
+        SchemaTooOld,
+        StorageCorrupt,
+        StorageError,
+        UnsoundBackup,
+    )
     from ledger.money import AmountError
 
     families: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Exit], ...] = (
         ((SettingsError, UsageError, AmountError, BadTransfer), Exit.SETTINGS),
-        ((SchemaTooNew, SchemaTooOld), Exit.SETTINGS),
-        ((StorageCorrupt, BooksWrong), Exit.BOOKS_WRONG),
+        # Of the verbs an operator types, `adjust` alone can ask for more than there is.
+        ((SchemaTooNew, SchemaTooOld, BadBackup, NotAllowed), Exit.SETTINGS),
+        ((StorageCorrupt, BooksWrong, UnsoundBackup), Exit.BOOKS_WRONG),
         (LockHeld, Exit.LOCKED),
         ((StorageError, OSError), Exit.FAILED),
     )

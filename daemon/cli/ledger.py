@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from daemon.cli.context import Context, UsageError, moment, table
+from daemon.cli.context import Context, UsageError, moment, table, write_utf8
 from daemon.cli.exits import Exit
 from daemon.inference import attempts
-from ledger import audit, store
+from ledger import audit, export, store
 from ledger.money import MicroCredits
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 def balance(args: Namespace) -> int:
@@ -40,14 +44,7 @@ def entries(args: Namespace) -> int:
     context = Context(args)
     with context.reading() as tx:
         found = list(store.entries(tx, since=context.since(), limit=args.limit))
-    document = [
-        {
-            "id": entry.id, "at": moment(entry.at), "state": entry.state, "debit": entry.debit,
-            "credit": entry.credit, "amount": entry.amount, "code": entry.code, "run": entry.run,
-            "attempt": entry.attempt, "ref": entry.ref, "memo": entry.memo,
-        }
-        for entry in found
-    ]  # fmt: skip
+    document = [export.entry_document(entry) for entry in found]
     rows = [
         (e.at, e.state, e.code, e.debit, e.credit, e.amount, e.attempt or e.ref or e.memo)
         for e in found
@@ -95,6 +92,11 @@ def attempt_document(attempt: Any) -> dict[str, Any]:
             "input": MicroCredits(attempt.price_input),
             "cached": MicroCredits(attempt.price_cached),
             "output": MicroCredits(attempt.price_output),
+            "cache_write": MicroCredits(
+                attempt.price_input
+                if attempt.price_cache_write is None
+                else attempt.price_cache_write
+            ),
             "source": attempt.price_source,
         },
         "hold": attempt.hold,
@@ -112,6 +114,8 @@ def check(args: Namespace) -> int:
     context = Context(args)
     with context.reading() as tx:
         report = audit.check(tx)
+        for problem in attempts.disagreements(tx):
+            report.note(problem)
     document = {
         "ok": report.ok,
         "transfers": report.transfers,
@@ -145,6 +149,48 @@ def deposit(args: Namespace) -> int:
     return Exit.DONE
 
 
+def adjust(args: Namespace) -> int:
+    """Book what a person knows better, once per ref."""
+    context = Context(args)
+    amount = MicroCredits.parse(args.amount)
+    for name in ("ref", "memo"):
+        if not getattr(args, name).strip():
+            raise UsageError(f"--{name}: say it in words; an adjustment without is a riddle")
+    with context.database() as database, database.write() as tx:
+        created = store.adjust(
+            tx, amount=amount, ref=args.ref, memo=args.memo, corrects=args.corrects,
+            at=context.clock.now(),
+        )  # fmt: skip
+        if created and args.corrects is not None:
+            _correct_attempt(tx, args.corrects, amount)
+        left = store.balance(tx)
+    document = {
+        "created": created, "amount": amount, "ref": args.ref, "corrects": args.corrects,
+        "available": left.available,
+    }  # fmt: skip
+    said = f"booked {amount}" if created else f"{args.ref} was booked before; nothing changed"
+    context.show(document, f"{said}; {left.available} available")
+    return Exit.DONE
+
+
+def _correct_attempt(tx: Connection, corrected: str, amount: MicroCredits) -> None:
+    """What a request cost is shown beside it, too: a correction of its entry changes that."""
+    entry = store.entry(tx, corrected)
+    attempt = None if entry is None or entry.attempt is None else attempts.find(tx, entry.attempt)
+    if attempt is not None and attempt.cost_micro is not None:
+        attempts.complete(tx, attempt.id, cost_micro=attempt.cost_micro - amount.micro)
+
+
+def write_export(args: Namespace) -> int:
+    """Every entry, in a format that another program recomputes."""
+    context = Context(args)
+    write_utf8()
+    with context.reading() as tx:
+        for line in export.lines(tx, args.form):
+            sys.stdout.write(line)
+    return Exit.DONE
+
+
 def _cost(attempt: Any) -> MicroCredits | None:
     return None if attempt.cost_micro is None else MicroCredits(attempt.cost_micro)
 
@@ -155,4 +201,6 @@ COMMANDS = {
     "attempts": list_attempts,
     "check": check,
     "deposit": deposit,
+    "adjust": adjust,
+    "export": write_export,
 }

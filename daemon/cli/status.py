@@ -12,8 +12,8 @@ from daemon.cli.context import Context, moment
 from daemon.cli.exits import Exit
 from daemon.inference import attempts
 from daemon.settings import Settings, SettingsError
-from ledger import store
-from ledger.money import MicroCredits
+from ledger import audit, store
+from ledger.money import ZERO, MicroCredits
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,7 +42,7 @@ def document(
     balance = store.balance(tx)
     pause = control.paused(tx)
     last = journal.runs(tx, limit=1)
-    unknown = len(attempts.unknown_open(tx))
+    holds = _holds(tx, settings)
     unconfirmed = journal.unconfirmed(tx)
     return {
         "version": __version__,
@@ -53,6 +53,7 @@ def document(
             "held": balance.held,
             "available": balance.available,
         },
+        "holds": holds,
         "pace": None if settings is None else _pace(tx, settings, at),
         "spent": {
             "day": store.spent(tx, since=at - look.DAY),
@@ -67,7 +68,11 @@ def document(
         "last_run": _run(tx, last[0]) if last else None,
         "unconfirmed": unconfirmed,
         "drafts_waiting": journal.waiting_drafts(tx),
-        "alerts": _alerts(problem, unknown, balance.held, unconfirmed),
+        "alerts": [
+            *(f"settings: {line}" for line in problem.splitlines()),
+            *(f"THE BOOKS DO NOT BALANCE: {finding}" for finding in audit.glance(tx)),
+            *_alerts(holds, unconfirmed),
+        ],
     }
 
 
@@ -156,10 +161,38 @@ def _run(tx: Connection, row: Any) -> dict[str, Any]:
     }
 
 
-def _alerts(problem: str, unknown: int, held: MicroCredits, unconfirmed: int) -> list[str]:
-    alerts = [f"settings: {line}" for line in problem.splitlines()]
-    if unknown:
-        alerts.append(f"{unknown} request(s) may have been billed; {held} stays held for them")
+def _holds(tx: Connection, settings: Settings | None) -> dict[str, Any]:
+    """
+    The open holds, and those of them whose request nobody waits for any more.
+
+    `charged_at` is when the oldest of these is charged in full, unless more is learnt before.
+    """
+    unknown = {attempt.hold: attempt for attempt in attempts.unknown_open(tx)}
+    open_holds = store.open_holds(tx)
+    waiting = [hold for hold in open_holds if hold.id in unknown]
+    charged_at = None
+    if waiting and settings is not None and settings.hold_expiry:
+        charged_at = moment(min(hold.at for hold in waiting) + settings.hold_expiry)
+    return {
+        "open": len(open_holds),
+        "unknown": len(waiting),
+        "unknown_held": sum((hold.amount for hold in waiting), start=ZERO),
+        "charged_at": charged_at,
+    }
+
+
+def _alerts(holds: dict[str, Any], unconfirmed: int) -> list[str]:
+    alerts = []
+    if holds["unknown"]:
+        when = "the next `penstock reconcile`"
+        if holds["charged_at"]:
+            when = f"{holds['charged_at']}, unless `penstock reconcile` learns more before"
+        alerts.append(
+            f"{holds['unknown']} request(s) may have been billed: {holds['unknown_held']} stays"
+            f" held for them and is charged in full at {when}"
+        )
     if unconfirmed:
-        alerts.append(f"{unconfirmed} publication(s) may be live without our knowing")
+        alerts.append(
+            f"{unconfirmed} publication(s) may be live without our knowing: `penstock reconcile`"
+        )
     return alerts

@@ -36,6 +36,9 @@ Kind = Literal[
     "invented_quote",  # notes whose quotes are in no source
     "reported_cost",  # usage.cost, in credits
 ]
+UsageApi = Literal["openrouter", "new-api"]
+QUOTA_PER_CREDIT = 500_000  # of New-API, as it ships
+
 _FAULTS = {
     "reset_after": Fault.RESET,
     "drop_after": Fault.DROP,
@@ -119,6 +122,7 @@ class ModelDouble:
         prices: Per model; an unlisted model costs DEFAULT_PRICES.
         key: The only bearer token it accepts.
         caching: Bill a prefix shared with an earlier request of the model as cached.
+        usage_api: How it can be asked about its bill; None where it cannot.
     """
 
     def __init__(
@@ -127,10 +131,16 @@ class ModelDouble:
         *,
         key: str = "test-key",
         caching: bool = False,
+        usage_api: UsageApi | None = None,
     ) -> None:
         self.prices = prices if prices is not None else {}
         self.key = key
         self.caching = caching
+        self.usage_api = usage_api
+        self.used_before = 0  # micro-credits on the key's counter that are not on this bill
+        self.forgets_answers = False  # answers cannot be looked up one by one
+        self.usage_status = 200
+        self.usage_requests: list[str] = []
         self.bill: list[Charge] = []
         self.requests: list[Asked] = []
         self.reviews: list[dict[str, Any]] = []  # handed out in order before approvals
@@ -181,12 +191,50 @@ class ModelDouble:
                 return Answer.of({"micro": self.billed_micro, "calls": len(self.bill)})
             case "POST", "/misbehave":
                 return self._arrange(request)
+            case "GET", path if self._tells_usage(path):
+                return self._usage_answer(request)
             case ("GET", "/v1/models") | ("POST", "/v1/chat/completions"):
                 if request.headers.get("authorization") != f"Bearer {self.key}":
                     return _refusal(401, "Incorrect API key provided.", code="invalid_api_key")
                 return self._chat(request) if request.method == "POST" else self._list()
             case _:
                 return _refusal(404, f"Unknown request URL: {request.method} {request.path}.")
+
+    def charge(self, micro: int) -> None:
+        """Bill something nobody here has asked for."""
+        self.bill.append(Charge("elsewhere", 0, 0, 0, micro, ""))
+
+    def _tells_usage(self, path: str) -> bool:
+        match self.usage_api:
+            case "openrouter":
+                return path in ("/v1/key", "/v1/generation")
+            case "new-api":
+                return path in ("/api/usage/token/", "/api/status")
+            case None:
+                return False
+
+    def _usage_answer(self, request: Request) -> Answer:
+        self.usage_requests.append(request.target)
+        if self.usage_status != 200:
+            return _refusal(self.usage_status, "Not now.")
+        if request.path == "/api/status":
+            return Answer.of({"success": True, "data": {"quota_per_unit": QUOTA_PER_CREDIT}})
+        if request.headers.get("authorization") != f"Bearer {self.key}":
+            return _refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+        used = self.used_before + self.billed_micro
+        if request.path == "/v1/key":
+            return Answer.of({"data": {"label": "sk-…", "usage": used / 1e6, "limit": None}})
+        if request.path == "/api/usage/token/":
+            quota = -(-used * QUOTA_PER_CREDIT // 1_000_000)
+            return Answer.of({"code": True, "data": {"object": "token_usage", "total_used": quota}})
+        return self._generation(request.query.get("id", ""))
+
+    def _generation(self, name: str) -> Answer:
+        number = name.removeprefix("chatcmpl-")
+        if self.forgets_answers or not number.isdigit() or int(number) > len(self.bill):
+            return _refusal(404, f"Generation {name} not found")
+        charge = self.bill[int(number) - 1]
+        return Answer.of({"data": {"id": name, "total_cost": charge.micro / 1e6}})
 
     def _arrange(self, request: Request) -> Answer:
         try:
@@ -232,7 +280,8 @@ class ModelDouble:
         charge = self._charge(asked, details.get("answers", asked.model), content)
         reply = _reply(len(self.bill), charge, content, "length" if kind == "length" else finish)
         if kind == "error_in_200":
-            reply = _error("The provider failed after generation started.", "server_error")
+            failed = _error("The provider failed after generation started.", "server_error")
+            reply = {"id": reply["id"]} | failed
         elif kind == "no_usage":
             del reply["usage"]
         elif kind == "zero_usage":

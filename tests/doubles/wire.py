@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import h11
 import httpx
@@ -51,6 +51,11 @@ class Request:
     def path(self) -> str:
         """The target without its query, percent-decoded as UTF-8."""
         return unquote(self.target.partition("?")[0])
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The target's query, the last value of each name."""
+        return dict(parse_qsl(self.target.partition("?")[2]))
 
     @property
     def json(self) -> Any:

@@ -1,0 +1,93 @@
+"""`penstock reconcile`: find out what became of everything that is not known."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from contextlib import closing
+from typing import Any
+
+from daemon import settings as settings_module
+from daemon.app import World, opened_database, opened_reconciler
+from daemon.cli.context import Context, moment
+from daemon.cli.exits import Exit
+from daemon.cli.progress import watching
+from daemon.reconcile import Findings
+from ledger import store
+from ledger.database import Database
+from ledger.money import MicroCredits
+
+
+def run(args: Namespace) -> int:
+    """Ask whoever may know, and book what they say."""
+    context = Context(args)
+    settings_module.umask_private()
+    # What a run needs (feeds, prices) is not needed to settle what is past.
+    settings = context.settings(for_run=False)
+
+    async def main(database: Database) -> Findings:
+        with watching() as progress:
+            async with opened_reconciler(settings, database, progress, World()) as reconciler:
+                return await reconciler.run()
+
+    with (
+        opened_database(context.location),
+        # Waiting for another writer happens on the loop, so the driver itself must not wait.
+        closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
+    ):
+        found = asyncio.run(main(database))
+        with database.read() as tx:
+            available = store.balance(tx).available
+    context.show(document(found, available), human(found, available))
+    if found.unconfirmed:
+        return Exit.UNCONFIRMED
+    return Exit.FAILED if found.failed else Exit.DONE
+
+
+def document(found: Findings, available: MicroCredits) -> dict[str, Any]:
+    """What was learnt; `corrected` is positive where a bill is higher than the books were."""
+    return {
+        "unconfirmed": found.unconfirmed,
+        "available": available,
+        "holds": [
+            {
+                "id": hold.id, "attempt": hold.attempt, "held": hold.held, "state": hold.state,
+                "cost": hold.cost, "why": hold.why,
+            }
+            for hold in found.holds
+        ],
+        "providers": [
+            {
+                "name": provider.name, "api": provider.api, "used": provider.used,
+                "corrected": provider.corrected, "note": provider.note or None,
+                "error": provider.error or None,
+            }
+            for provider in found.providers
+        ],
+        "publications": [
+            {
+                "run": row.run, "platform": row.platform, "state": row.state, "url": row.url,
+                "remote_id": row.remote_id, "published_at": moment(row.published_at),
+            }
+            for row in found.publications
+        ],
+    }  # fmt: skip
+
+
+def human(found: Findings, available: MicroCredits) -> str:
+    """What was learnt, for a person."""
+    lines = []
+    for hold in found.holds:
+        cost = "" if hold.cost is None else f" at {hold.cost}"
+        lines.append(f"{hold.id}: {hold.state}{cost}, {hold.held} was held ({hold.why})")
+    for provider in found.providers:
+        said = provider.error or provider.note
+        if not said and provider.corrected:
+            said = f"its bill differed by {provider.corrected}; booked as a correction"
+        lines.append(f"{provider.name}: {said or 'its counter and the books agree'}")
+    for row in found.publications:
+        where = row.url or row.error or ""
+        lines.append(f"{row.run} at {row.platform}: {row.state} {where}".rstrip())
+    if not found.holds and not found.publications:
+        lines.insert(0, "nothing was unconfirmed")
+    return "\n".join([*lines, f"{available} available"])

@@ -156,14 +156,22 @@ def _trigger_problems(connection: Connection) -> list[str]:
     ]
 
 
+def is_schema_error(error: DBAPIError) -> bool:
+    """Whether a statement names what the tables do not have, or they contradict each other."""
+    return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn the driver's errors into ours, keeping the cause."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error) as error:
+    except (DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:
         original = error.orig if isinstance(error, DBAPIError) else error
         kind = _kind(getattr(original, "sqlite_errorcode", None), path)
+        # All text we write is UTF-8; the driver has no code for what is not.
+        if isinstance(error, UnicodeDecodeError) or "Could not decode to UTF-8" in str(original):
+            kind = StorageCorrupt
         if kind is None:
             raise
         raise kind(f"{path}: {original}") from error

@@ -1,6 +1,6 @@
 """
 What holds after any sequence of deposits, holds, settlements, voids, expiries, corrections,
-adjustments, repeats and restarts.
+adjustments, repeats, restarts and callers all at once.
 
 Beside the real books on a real file runs a model a child could keep: a list of what came in, and
 a dictionary of holds. Hypothesis looks for the sequence after which the two differ.
@@ -44,7 +44,7 @@ from ledger.errors import (
 )
 from ledger.money import MicroCredits
 from ledger.rules import AccountKind, Code
-from tests.ledger_helpers import MODEL, after, ledger_metadata, open_book
+from tests.ledger_helpers import MODEL, NOON, after, ledger_metadata, open_book, race
 
 OTHER = "inference:anthropic"
 RUNS = ("r", "s")
@@ -77,7 +77,7 @@ class Held:
 
     amount: int
     account: str
-    run: str
+    run: str | None
     at: datetime
     paid: int | None = None
     voided: bool = False
@@ -117,6 +117,7 @@ class Books(RuleBasedStateMachine):
         self.income: dict[tuple[str, str | None], int] = {}
         self.holds: dict[str, Held] = {}
         self.changes: dict[str, Change] = {}
+        self.named = 0
 
     @initialize(grant=st.integers(0, 60))
     def begin(self, grant: int) -> None:
@@ -191,7 +192,7 @@ class Books(RuleBasedStateMachine):
         run_cap: int | None,
         window_cap: tuple[int, datetime] | None,
     ) -> str | MultipleResults[str]:
-        name = f"hold-{len(self.holds)}"
+        name = self._name()
         caps = []
         room = []
         if run_cap is not None:
@@ -218,6 +219,10 @@ class Books(RuleBasedStateMachine):
         assert not amount or left >= MicroCredits(reserve)
         return name
 
+    def _name(self) -> str:
+        self.named += 1
+        return f"hold-{self.named}"
+
     def _offer(self, tx: Connection, id: str, hold: Held, limits: store.Limits) -> bool:
         return store.hold(
             tx,
@@ -228,6 +233,18 @@ class Books(RuleBasedStateMachine):
             limits=limits,
             run=hold.run,
         )
+
+    @rule(target=open_holds, callers=st.integers(2, 5), amount=positive)
+    def hold_all_at_once(self, callers: int, amount: int) -> MultipleResults[str]:
+        names = [self._name() for _ in range(callers)]
+        room = max(0, self.posted - self.pending) // amount
+        outcomes = race(self.book, names, str(MicroCredits(amount)))
+        held = [attempt.id for attempt in outcomes if attempt.outcome == "held"]
+        assert {attempt.outcome for attempt in outcomes} <= {"held", "refused"}
+        assert len(held) == min(callers, room)
+        for name in held:
+            self.holds[name] = Held(amount, MODEL, None, NOON)
+        return multiple(*held)
 
     @rule(id=st.one_of(open_holds, ended_holds))
     def hold_again(self, id: str) -> None:

@@ -122,8 +122,8 @@ def expire(
         for hold in store.open_holds(tx)
         if hold.at + expiry <= at and account in (None, hold.account)
     ]
+    why = f"not known {_hours(expiry)} later" if expiry else "not known when it was asked about"
     for hold in due:
-        why = f"not known {_hours(expiry)} later"
         store.settle(tx, hold.id, actual=hold.amount, at=at, code=Code.UNCERTAIN, memo=why)
         _cost(tx, hold.attempt, hold.amount)
     return [
@@ -189,7 +189,7 @@ class Reconciler:
             found.holds += await self._by_answer(name)
             counter = await self._billing[name].counter()
             if counter is None:
-                return ProviderFound(name, None, note="it cannot be asked what a key has used")
+                return self._cannot_be_asked(name)
             api = counter.api
             if shared:
                 note = "its counter is not compared: several providers here have the same key"
@@ -200,6 +200,14 @@ class Reconciler:
             return ProviderFound(name, api, error=str(error))
         async with self._books.write() as tx:
             return self._compare(tx, name, counter, found)
+
+    def _cannot_be_asked(self, name: str) -> ProviderFound:
+        with self._books.read() as tx:
+            asked_before = counters.last(tx, name) is not None
+        if asked_before:
+            error = "its counter could be read before and cannot be now; is the key still good?"
+            return ProviderFound(name, None, error=error)
+        return ProviderFound(name, None, note="it cannot be asked what a key has used")
 
     async def _until_counted(self, name: str) -> bool:
         """Wait until the newest request must have been counted; whether there was need to."""
@@ -242,19 +250,17 @@ class Reconciler:
             held = next(hold.amount for hold in store.open_holds(tx) if hold.id == attempt.hold)
             store.settle(tx, attempt.hold, actual=cost, at=now, memo=why)
             state = "settled"
-        elif (
-            known.code == Code.UNCERTAIN
-            and known.amount != cost
-            and store.entry(tx, f"correction:{attempt.id}") is None
-        ):
-            held = known.amount
-            store.correct(
-                tx, id=f"correction:{attempt.id}", account=known.debit, amount=held - cost, at=now,
-                memo=why, run=attempt.run, attempt=attempt.id, corrects=settlement,
-            )  # fmt: skip
-            state = "corrected"
         else:
-            return []
+            held, state = known.amount, "corrected"
+            # What is shown for it now: a person may have corrected it meanwhile.
+            back = MicroCredits(attempt.cost_micro) - cost
+            name = f"correction:{attempt.id}"
+            if known.code != Code.UNCERTAIN or not back or store.entry(tx, name) is not None:
+                return []
+            store.correct(
+                tx, id=name, account=known.debit, amount=back, at=now, memo=why, run=attempt.run,
+                attempt=attempt.id, corrects=settlement,
+            )  # fmt: skip
         _cost(tx, attempt.id, cost)
         return [HoldFound(attempt.hold, attempt.id, held, state, cost, why)]
 

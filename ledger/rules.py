@@ -69,6 +69,11 @@ _FAMILIES = MappingProxyType(
 _MEMBER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
+def is_member(name: str) -> bool:
+    """Whether a name can stand behind the colon of an account, as in `revenue:NAME`."""
+    return _MEMBER.fullmatch(name) is not None
+
+
 def kind_of(account: str) -> AccountKind:
     """
     The kind of an account, told from its name.
@@ -79,7 +84,7 @@ def kind_of(account: str) -> AccountKind:
     if account in _SINGLE:
         return _SINGLE[account]
     family, _, member = account.partition(":")
-    if family in _FAMILIES and _MEMBER.fullmatch(member):
+    if family in _FAMILIES and is_member(member):
         return _FAMILIES[family]
     raise UnknownAccount(f"no account can be called {account!r}")
 

@@ -516,9 +516,12 @@ def _posted_entry(tx: Connection, id: str) -> Transfer:
     row = posting.find(tx, id)
     if row is None:
         raise UnknownEntry(f"there is no entry {id}; `penstock ledger entries` lists them")
-    if row.action not in (Action.POST, Action.SETTLE):
-        raise UnknownEntry(f"{id} moved nothing; name the entry that did, such as {id}:settle")
-    return row
+    if row.action in (Action.POST, Action.SETTLE):
+        return row
+    end = posting.end_of(tx, id)
+    if end is not None and end.action == Action.SETTLE:
+        raise UnknownEntry(f"{id} only held money; the entry that moved it is {end.id}")
+    raise UnknownEntry(f"{id} moved nothing, so there is nothing to correct")
 
 
 def _other_side(entry: Transfer) -> str:

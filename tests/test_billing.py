@@ -129,7 +129,7 @@ def test_new_apis_counter_is_in_units_of_its_own(status: Any, units: int, micro:
 def test_what_is_no_counter_is_none_and_an_error_only_where_one_was_promised(answer: Any) -> None:
     provider = Provider(v1_key=answer)
     assert ask(provider) is None
-    with pytest.raises(Unreadable, match="llm does not answer as openrouter does"):
+    with pytest.raises(Unreadable, match="it does not answer as openrouter does"):
         ask(provider, UsageApi.OPENROUTER)
     with pytest.raises(Unreadable, match="new-api"):
         ask(provider, UsageApi.NEW_API)

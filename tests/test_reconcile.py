@@ -426,3 +426,12 @@ def test_a_publication_in_doubt_that_is_not_there_stays_in_doubt(stage: MakeStag
         row = journal.run(tx, run)
     assert row is not None
     assert row.outcome == RunOutcome.UNCONFIRMED
+
+
+def test_a_counter_that_can_no_longer_be_read_is_an_error(stage: MakeStage) -> None:
+    one = stage()
+    assert not one.reconcile().failed
+    one.model.usage_status = 401
+    found = one.reconcile()
+    assert found.failed
+    assert "is the key still good" in found.providers[0].error

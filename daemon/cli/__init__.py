@@ -13,8 +13,10 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from daemon import __version__
@@ -24,16 +26,16 @@ Command = Callable[["argparse.Namespace"], int]
 
 def run(argv: Sequence[str]) -> int:
     """Run one command; every error becomes a message and an exit code, never a traceback."""
+    _open_streams("--json" in argv)
     try:
         # Python hands over bytes that are no UTF-8 as lone surrogates, which nothing can store.
         " ".join(argv).encode()
     except UnicodeEncodeError:
-        print("penstock: a word of this call is not UTF-8; write it in UTF-8", file=sys.stderr)
+        problem = "a word of this call is not UTF-8; write it in UTF-8"
+        print(f"penstock: {problem}", file=sys.stderr)
+        if "--json" in argv:
+            _print_document({"error": problem})
         return 2
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Failing to print a letter must not change what a run came to.
-            stream.reconfigure(errors="backslashreplace")
     try:
         args = parser().parse_args(argv)
     except _WrongCall as error:
@@ -47,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
         return code
     except BrokenPipeError:
         # The reader went away, as `head` does. Nothing is wrong, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 0
     except KeyboardInterrupt:
         print(f"penstock: {args.stopped}", file=sys.stderr)
@@ -56,6 +58,31 @@ def run(argv: Sequence[str]) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches an operator
         return _report(error, args)
+
+
+def _open_streams(for_programs: bool) -> None:
+    """Make sure that what is said can be written, whatever the shell made of our streams."""
+    if sys.stdout is None or sys.stderr is None:
+        # The shell closed one (`>&-`): a command must still do its work.
+        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as we live
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Failing to print a letter must not change what a run came to.
+            stream.reconfigure(errors="backslashreplace")
+    if for_programs:
+        write_utf8()
+
+
+def write_utf8() -> None:
+    """What programs read is UTF-8, whatever letters the terminal has."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
+def _drop_stdout() -> None:
+    """Let what is still to be written go nowhere; else Python would complain at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: Exception, args: argparse.Namespace) -> int:
@@ -71,9 +98,14 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
             f"unexpected: {type(error).__name__}: {error} (PENSTOCK_LOG_LEVEL=debug shows where)"
         )
     print(f"penstock: {message}", file=sys.stderr)
-    if getattr(args, "json", False):
-        problems = [str(problem) for problem in getattr(error, "problems", [])] or [message]
-        _print_document(args.failure(message) | {"problems": problems})
+    try:
+        if getattr(args, "json", False):
+            problems = [str(problem) for problem in getattr(error, "problems", [])] or [message]
+            _print_document(args.failure(message) | {"problems": problems})
+        sys.stdout.flush()
+    except OSError:
+        # A full disk under stdout is what was just reported.
+        _drop_stdout()
     return int(code)
 
 
@@ -149,6 +181,8 @@ def parser() -> argparse.ArgumentParser:
     deposit.add_argument("--source", metavar="NAME", help="revenue of this source; else your own")
 
     adjust = _add(ledger, "adjust", _ledger("adjust"), "book what you know better", json=True)
+    # Else argparse takes `-1,5` for an option, and cannot say what is wrong with it.
+    adjust._negative_number_matcher = re.compile(r"-[\d.]")
     adjust.add_argument(
         "amount", metavar="AMOUNT", help="by how much the balance changes, such as 0.25 or -0.25"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -106,7 +105,6 @@ class Context:
     def show(self, document: Any, human: str) -> None:
         """Print a result: the document with `--json`, else the text."""
         if getattr(self.args, "json", False):
-            write_utf8()
             print(json.dumps(document, ensure_ascii=False, indent=2, default=_plain))
         else:
             print(human)
@@ -121,12 +119,6 @@ def drop_to_owner(folder: Path) -> None:
         os.setgroups([])
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
-
-
-def write_utf8() -> None:
-    """What programs read is UTF-8, whatever letters the terminal has."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def say(line: str) -> None:

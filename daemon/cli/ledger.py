@@ -6,11 +6,13 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from daemon.cli.context import Context, UsageError, moment, table, write_utf8
+from daemon.cli import write_utf8
+from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
 from daemon.inference import attempts
 from ledger import audit, export, store
 from ledger.money import MicroCredits
+from ledger.rules import is_member
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -138,6 +140,8 @@ def deposit(args: Namespace) -> int:
     amount = MicroCredits.parse(args.amount)
     if not args.ref.strip():
         raise UsageError("--ref: name the deposit, so that it can be told from another")
+    if args.source is not None and not is_member(args.source):
+        raise UsageError("--source: up to 64 letters, digits, dots, dashes and underscores, please")
     with context.database() as database, database.write() as tx:
         created = store.deposit(
             tx, amount=amount, ref=args.ref, source=args.source, at=context.clock.now()

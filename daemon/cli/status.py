@@ -42,7 +42,7 @@ def document(
     balance = store.balance(tx)
     pause = control.paused(tx)
     last = journal.runs(tx, limit=1)
-    holds = _holds(tx, settings)
+    holds = _holds(tx, settings, at)
     unconfirmed = journal.unconfirmed(tx)
     return {
         "version": __version__,
@@ -161,18 +161,20 @@ def _run(tx: Connection, row: Any) -> dict[str, Any]:
     }
 
 
-def _holds(tx: Connection, settings: Settings | None) -> dict[str, Any]:
+def _holds(tx: Connection, settings: Settings | None, at: datetime) -> dict[str, Any]:
     """
     The open holds, and those of them whose request nobody waits for any more.
 
-    `charged_at` is when the oldest of these is charged in full, unless more is learnt before.
+    `charged_at` is when the oldest of these is charged in full, unless more is learnt before; null
+    where that is the next `reconcile`, or the next start.
     """
     unknown = {attempt.hold: attempt for attempt in attempts.unknown_open(tx)}
     open_holds = store.open_holds(tx)
     waiting = [hold for hold in open_holds if hold.id in unknown]
     charged_at = None
     if waiting and settings is not None and settings.hold_expiry:
-        charged_at = moment(min(hold.at for hold in waiting) + settings.hold_expiry)
+        due = min(hold.at for hold in waiting) + settings.hold_expiry
+        charged_at = moment(due) if due > at else None
     return {
         "open": len(open_holds),
         "unknown": len(waiting),
@@ -184,7 +186,7 @@ def _holds(tx: Connection, settings: Settings | None) -> dict[str, Any]:
 def _alerts(holds: dict[str, Any], unconfirmed: int) -> list[str]:
     alerts = []
     if holds["unknown"]:
-        when = "the next `penstock reconcile`"
+        when = "the next `penstock reconcile`, unless that learns more"
         if holds["charged_at"]:
             when = f"{holds['charged_at']}, unless `penstock reconcile` learns more before"
         alerts.append(

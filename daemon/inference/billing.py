@@ -89,7 +89,7 @@ class Billing:
                     return Counter(used, UsageApi.NEW_API)
         if asked in (UsageApi.AUTO, UsageApi.NONE):
             return None
-        raise Unreadable(f"{self._endpoint.name} does not answer as {asked} does")
+        raise Unreadable(f"it does not answer as {asked} does")
 
     async def cost_of(self, remote_id: str) -> MicroCredits | None:
         """
@@ -115,11 +115,9 @@ class Billing:
                 response = await self._client.get(url, params=query, timeout=self._timeout_s)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             said = str(error).replace(self._key, "***") if self._key else str(error)
-            raise Unreadable(
-                f"{self._endpoint.name}: {error.__class__.__name__} {said}".strip()
-            ) from None
+            raise Unreadable(f"{error.__class__.__name__} {said}".strip()) from None
         if response.status_code == 429 or response.status_code >= 500:
-            raise Unreadable(f"{self._endpoint.name}: HTTP {response.status_code} for {url}")
+            raise Unreadable(f"HTTP {response.status_code} for {url}")
         if response.status_code != 200:
             return {}
         document = read_json(response.content)

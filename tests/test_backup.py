@@ -615,9 +615,12 @@ def test_a_backup_killed_at_any_moment_leaves_the_old_one_or_the_new(
             store.deposit(tx, amount=cr("1"), ref=f"deposit {number}", at=NOON)
     back_up(book, place)
     chance = random.Random(5)
-    took = kills = 0.0
+    took, kills, number = 60.0, 0, 0
     seen: set[str] = set()
-    for number in range(25):
+    # A machine that is busy with other things may end several before their moment comes.
+    while kills < 12 or PART not in seen:
+        number += 1
+        assert number <= 120, f"{kills} kills, {seen}"
         old = checked(book).transfers
         deposit(book, f"night {number}")
         ours, theirs = FORKS.Pipe(duplex=False)
@@ -627,22 +630,19 @@ def test_a_backup_killed_at_any_moment_leaves_the_old_one_or_the_new(
         assert ours.poll(60)
         ours.recv()  # It begins now.
         started = time.monotonic()
-        if took:
-            victim.join(chance.uniform(0, took * 1.1))
-        else:
-            victim.join(60)
-            took = time.monotonic() - started
+        victim.join(chance.uniform(0, took * 1.1) if number > 1 else 60)
         victim.kill()
         victim.join(60)
         ours.close()
-        kills += victim.exitcode == -signal.SIGKILL
+        if victim.exitcode == -signal.SIGKILL:
+            kills += 1
+        else:
+            took = min(took, time.monotonic() - started)
         seen |= set(names(place.parent))
         with closing(sqlite3.connect(f"file:{place}?immutable=1", uri=True)) as db:
             (transfers,) = db.execute("SELECT count(*) FROM transfer").fetchone()
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert transfers in range(1501, old + 2)
-    assert kills >= 10
-    assert PART in seen, "no kill was in the middle"
     # The next one clears away what they left, and the books never noticed.
     assert back_up(book, place).transfers == checked(book).transfers
     assert names(place.parent) == ["nightly.db"]

@@ -174,12 +174,21 @@ class Cycle:
         with self._books.read() as tx:
             row = journal.run(tx, run)
         assert row is not None
+        tier = Tier(row.tier)
+        rungs = self._rungs(tier)
         steps = Steps(
             run,
             books=self._books,
             clock=self._clock,
             asker=self._asker,
-            rungs=self._rungs(Tier(row.tier)),
+            tier=tier,
+            rungs=rungs,
+            shares=estimate.shares(
+                rungs,
+                self._settings.prices,
+                self._settings.policy.run_budget,
+                self._clock.now(),
+            ),
             progress=self._progress,
         )
         if row.kind == journal.ARTICLE:

@@ -29,8 +29,9 @@ from daemon.crew.schemas import Draft, Notes, Plan, Review, Verdict
 from daemon.desk import house, layout
 from daemon.desk.evidence import Claim, Evidence, alike, verify
 from daemon.desk.house import Context, Finding, Manuscript
+from daemon.estimate import QUESTIONS
 from daemon.inference.asking import NoAnswer, Question
-from daemon.inference.ladder import Ladder, Role
+from daemon.inference.ladder import Ladder, Role, Tier
 from daemon.journal import ClaimRecord
 from daemon.sources import archive
 from daemon.sources.feeds import FeedReader
@@ -86,7 +87,7 @@ class Newsroom:
         await self._scout(steps, locations, topic)
         evidence = await self._read(steps)
         plan = await self._planned(steps, evidence, topic)
-        await self._research(steps, evidence, plan.questions)
+        await self._research(steps, evidence, plan.questions[: QUESTIONS[steps.tier]])
         self._enough_claims(steps.run)
         return await self._write_and_edit(steps, evidence, plan)
 
@@ -328,6 +329,11 @@ class Newsroom:
                 await steps.remark("edit", f"the last good draft appears: {error}")
                 break
             await self._drop_unsupported(steps, claims, review)
+            if review.verdict is Verdict.APPROVE and steps.tier is Tier.SURPLUS:
+                review = await self._second_review(
+                    steps, number, claims, manuscript, findings, first=review
+                )
+                await self._drop_unsupported(steps, claims, review)
             if self._is_sound(steps.run, manuscript, evidence) and not review.unsupported:
                 if review.verdict is Verdict.APPROVE:
                     return await self._desk(steps, manuscript)
@@ -383,6 +389,31 @@ class Newsroom:
             return await steps.ask(f"review-{number}", Role.EDIT, question)
         except (NoAnswer, NotAllowed) as error:
             raise Failed(f"no editor could be had: {error}") from error
+
+    async def _second_review(
+        self,
+        steps: Steps,
+        number: int,
+        claims: Sequence[Claim],
+        manuscript: Manuscript,
+        findings: Sequence[Finding],
+        *,
+        first: Review,
+    ) -> Review:
+        """
+        What the second editor says, who must agree; the first one's word where none can be had.
+
+        Another model looks with other eyes, so the ladder is tried from its second rung on.
+        """
+        question = editor.review(
+            self.brief, claims, Draft(**asdict(manuscript)), [str(finding) for finding in findings]
+        )
+        rungs = [*steps.rungs[Role.EDIT][1:], *steps.rungs[Role.EDIT][:1]]
+        try:
+            return await steps.ask(f"review-{number}-second", Role.EDIT, question, rungs=rungs)
+        except (NoAnswer, NotAllowed) as error:
+            await steps.remark("edit", f"the second editor could not be had: {error}")
+            return first
 
     async def _drop_unsupported(
         self, steps: Steps, claims: Sequence[Claim], review: Review

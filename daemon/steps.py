@@ -17,11 +17,12 @@ from daemon import control, journal
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.inference.asking import Asker, NoAnswer, Question
-from daemon.inference.ladder import Role, Rung
+from daemon.inference.ladder import Role, Rung, Tier
 from daemon.inference.meter import Purpose
 from daemon.journal import StepState
 from daemon.progress import Progress
 from ledger.errors import NotAllowed
+from ledger.money import MicroCredits
 
 T = TypeVar("T", bound=BaseModel)
 Output = dict[str, Any]
@@ -41,14 +42,18 @@ class Steps:
         books: Books,
         clock: Clock,
         asker: Asker,
+        tier: Tier,
         rungs: Mapping[Role, Sequence[Rung]],
+        shares: Mapping[Role, MicroCredits],
         progress: Progress,
     ) -> None:
         self.run = run
+        self.tier = tier
         self._books = books
         self._clock = clock
         self._asker = asker
-        self._rungs = rungs
+        self.rungs = rungs
+        self._shares = shares
         self._progress = progress
 
     async def work(
@@ -79,10 +84,14 @@ class Steps:
         role: Role,
         question: Question[T],
         also: Callable[[Connection, T], None] = lambda tx, answer: None,
+        rungs: Sequence[Rung] | None = None,
     ) -> T:
         """
         Do a step that is one question to a role's ladder.
 
+        Args:
+            also: what else to store in the transaction that ends the step.
+            rungs: others than the role's own, or in another order.
         Raises:
             NoAnswer, NotAllowed: see `Asker.ask`; the step is marked failed.
             Paused: before anything is asked.
@@ -98,13 +107,19 @@ class Steps:
 
         try:
             answer = await self._asker.ask(
-                question, Purpose(self.run, name, role), self._rungs[role], store
+                question,
+                Purpose(self.run, name, role, self._shares.get(role)),
+                self.rungs[role] if rungs is None else rungs,
+                store,
             )
         except (NoAnswer, NotAllowed) as error:
             async with self._books.write() as tx:
                 journal.fail_step(tx, self.run, name, str(error), self._clock.now())
             self._progress.step(self.run, name, StepState.FAILED, str(error))
             raise
+        finally:
+            for note in self._asker.notes(self.run, name):
+                await self.remark("ladder", f"{name}: {note}")
         self._progress.step(self.run, name, StepState.DONE)
         return answer
 

@@ -7,10 +7,11 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from daemon import __version__, control, journal, look
+from daemon import __version__, control, estimate, journal, look
 from daemon.cli.context import Context, moment
 from daemon.cli.exits import Exit
 from daemon.inference import attempts
+from daemon.inference.prices import UnknownPrice
 from daemon.settings import Settings, SettingsError
 from ledger import audit, store
 from ledger.money import ZERO, MicroCredits
@@ -72,6 +73,7 @@ def document(
             *(f"settings: {line}" for line in problem.splitlines()),
             *(f"THE BOOKS DO NOT BALANCE: {finding}" for finding in audit.glance(tx)),
             *_alerts(holds, unconfirmed),
+            *_shortfalls(settings, at),
         ],
     }
 
@@ -181,6 +183,16 @@ def _holds(tx: Connection, settings: Settings | None, at: datetime) -> dict[str,
         "unknown_held": sum((hold.amount for hold in waiting), start=ZERO),
         "charged_at": charged_at,
     }
+
+
+def _shortfalls(settings: Settings | None, at: datetime) -> list[str]:
+    if settings is None:
+        return []
+    try:
+        return estimate.shortfalls(settings.ladders, settings.prices, settings.policy, at)
+    except UnknownPrice:
+        # Said already, as what is wrong with the settings.
+        return []
 
 
 def _alerts(holds: dict[str, Any], unconfirmed: int) -> list[str]:

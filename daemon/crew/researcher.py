@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from daemon.crew.board import QUESTION_CHARACTERS_MAX, source_blocks
 from daemon.crew.brief import Brief
@@ -14,6 +15,8 @@ from daemon.inference.asking import Question
 PLAN_CHARACTERS_MAX = 8_000
 PLAN_TOKENS_MAX = 1_000
 NOTES_TOKENS_MAX = 1_800
+# With less to read than this a question is not worth its fixed part.
+CHARACTERS_MIN = 3_000
 
 
 def plan(brief: Brief, evidence: Sequence[Evidence], topic: str | None) -> Question[Plan]:
@@ -30,15 +33,22 @@ def plan(brief: Brief, evidence: Sequence[Evidence], topic: str | None) -> Quest
     return Question("plan", Plan, prompt("researcher"), text, PLAN_TOKENS_MAX)
 
 
-def notes(brief: Brief, evidence: Sequence[Evidence], question: str) -> Question[Notes]:
-    """Ask what the sources say on one question."""
-    blocks = source_blocks(evidence, about=question, characters_max=QUESTION_CHARACTERS_MAX)
+def notes(
+    brief: Brief,
+    evidence: Sequence[Evidence],
+    question: str,
+    characters_max: int = QUESTION_CHARACTERS_MAX,
+) -> Question[Notes]:
+    """Ask what the sources say on one question; where that is too dear, with half to read."""
+    blocks = source_blocks(evidence, about=question, characters_max=characters_max)
     text = (
         f"{blocks}\n\nQuestion: {question}\n\n"
         f"Note up to six claims that answer it, in the language {brief.language}, each with its"
         " quote and the id of its source, and the gaps that remain."
     )
-    return Question("notes", Notes, prompt("researcher"), text, NOTES_TOKENS_MAX)
+    half = characters_max // 2
+    shorter = partial(notes, brief, evidence, question, half) if half >= CHARACTERS_MIN else None
+    return Question("notes", Notes, prompt("researcher"), text, NOTES_TOKENS_MAX, shorter)
 
 
 def notes_again(

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from daemon.books import Books
 from daemon.clock import Clock
-from daemon.inference import attempts
+from daemon.inference import attempts, breaker
 from daemon.inference.answers import InvalidAnswer, json_schema, parse
 from daemon.inference.ladder import Rung
 from daemon.inference.meter import Meter, Purpose
@@ -49,6 +49,8 @@ class Question(Generic[T]):
     Args:
         name: the schema's name on the wire.
         system: stable across calls of a role, so that provider caches hit.
+        shorter: the same with less to read, for when the books do not allow this one; None where
+            nothing can be left out.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Question(Generic[T]):
     system: str
     prompt: str
     output_tokens_max: int
+    shorter: Callable[[], Question[T]] | None = None
 
 
 class Asker:
@@ -78,6 +81,7 @@ class Asker:
         self._formats: dict[Rung, AnswerFormat] = {}
         self._limit_fields: dict[Rung, str] = {}
         self._exhausted: set[str] = set()
+        self._notes: dict[tuple[str, str], list[str]] = {}
 
     async def ask(
         self,
@@ -103,19 +107,60 @@ class Asker:
             replayed = deque(
                 row for row in bought if (row.provider, row.model) == (rung.provider, rung.model)
             )
-            if (rung in self._meter.rested or rung.provider in self._exhausted) and not replayed:
-                failures.append(f"{rung} rests")
+            if not replayed and (reason := self._rests(rung)):
+                failures.append(f"{rung} rests: {reason}")
                 continue
             try:
-                return await self._ask_rung(question, purpose, rung, replayed, store)
+                answer = await self._ask_shortening(question, purpose, rung, replayed, store)
             except NotAllowed as error:
                 refusal = error
                 failures.append(f"{rung}: {error}")
             except (InvalidAnswer, _RungFailed) as error:
                 failures.append(f"{rung}: {error}")
+            else:
+                if failures:
+                    self._note(purpose, f"{rung} answered after {'; '.join(failures)}")
+                return answer
         if refusal is not None and len(failures) == 1:
             raise refusal
         raise NoAnswer("; ".join(failures) or "no model is left on the ladder")
+
+    def notes(self, run: str, step: str) -> list[str]:
+        """What a step's ladder went through since this was last asked, in words."""
+        return self._notes.pop((run, step), [])
+
+    def _note(self, purpose: Purpose, line: str) -> None:
+        self._notes.setdefault((purpose.run, purpose.step), []).append(line)
+
+    def _rests(self, rung: Rung) -> str | None:
+        """Why a rung is not asked now, or None."""
+        if rung in self._meter.rested:
+            return "it billed more than its price says"
+        if rung.provider in self._exhausted:
+            return "its provider's account is used up"
+        now = self._clock.now()
+        with self._books.read() as tx:
+            tries = attempts.tries(tx, rung.provider, since=now - breaker.LOOK_BACK)
+        until = breaker.rests_until(tries, rung.model, now)
+        return None if until is None else f"it kept failing, until {until:%H:%M} UTC"
+
+    async def _ask_shortening(
+        self,
+        question: Question[T],
+        purpose: Purpose,
+        rung: Rung,
+        replayed: deque[Any],
+        store: Callable[[Connection, T], None],
+    ) -> T:
+        """Ask one rung; where the books do not allow it, with less and less to read."""
+        while True:
+            try:
+                return await self._ask_rung(question, purpose, rung, replayed, store)
+            except NotAllowed as error:
+                if question.shorter is None:
+                    raise
+                self._note(purpose, f"less is read by {rung}: {error}")
+                question = question.shorter()
 
     async def _ask_rung(
         self,

@@ -8,12 +8,13 @@ answer is kept, so that a run that is killed reads it here instead of buying it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Index, Integer, Row, Text, func, select, text
 from sqlmodel import Field, SQLModel
 
+from daemon.inference import breaker
 from ledger.types import Json, MicroColumn, Timestamp
 
 
@@ -70,6 +71,12 @@ class Attempt(SQLModel, table=True):
 _attempt = SQLModel.metadata.tables["attempt"]
 
 
+# A run's ids end in a number: the tenth comes after the ninth.
+_KEYS = (_attempt.c.at, func.length(_attempt.c.id), _attempt.c.id)
+_OLDEST_FIRST = _KEYS
+_NEWEST_FIRST = tuple(key.desc() for key in _KEYS)
+
+
 def next_id(tx: Connection, run: str) -> str:
     """The id of a run's next attempt."""
     count = tx.execute(select(func.count()).where(_attempt.c.run == run)).scalar_one()
@@ -93,9 +100,7 @@ def find(tx: Connection, id: str) -> Row[Any] | None:
 
 def of_run(tx: Connection, run: str) -> Sequence[Row[Any]]:
     """A run's attempts, oldest first."""
-    return tx.execute(
-        select(_attempt).where(_attempt.c.run == run).order_by(_attempt.c.at, _attempt.c.id)
-    ).all()
+    return tx.execute(select(_attempt).where(_attempt.c.run == run).order_by(*_OLDEST_FIRST)).all()
 
 
 def answered(tx: Connection, run: str, step: str) -> Sequence[Row[Any]]:
@@ -103,7 +108,7 @@ def answered(tx: Connection, run: str, step: str) -> Sequence[Row[Any]]:
     return tx.execute(
         select(_attempt)
         .where(_attempt.c.run == run, _attempt.c.step == step, _attempt.c.outcome == "ok")
-        .order_by(_attempt.c.at, _attempt.c.id)
+        .order_by(*_OLDEST_FIRST)
     ).all()
 
 
@@ -129,6 +134,30 @@ def charged_unknown(tx: Connection, *, since: datetime) -> Sequence[Row[Any]]:
     ).all()
 
 
+def tries(tx: Connection, provider: str, *, since: datetime) -> list[breaker.Try]:
+    """
+    A provider's finished requests since a moment, oldest first; the newest hundred.
+
+    One that our own process did not live to see the end of says nothing about the provider.
+    """
+    rows = tx.execute(
+        select(_attempt)
+        .where(_attempt.c.at > since, _attempt.c.provider == provider)
+        .where(_attempt.c.outcome.is_not(None), _attempt.c.duration_ms.is_not(None))
+        .order_by(*_NEWEST_FIRST)
+        .limit(100)
+    ).all()
+    return [
+        breaker.Try(
+            row.at + timedelta(milliseconds=row.duration_ms),
+            row.model,
+            row.outcome,
+            row.http_status,
+        )
+        for row in reversed(rows)
+    ]
+
+
 def newest(tx: Connection, provider: str) -> Row[Any] | None:
     """The newest request that reached a provider, or may have."""
     return tx.execute(
@@ -143,7 +172,7 @@ def recent(
     tx: Connection, *, since: datetime | None = None, limit: int | None = None
 ) -> Sequence[Row[Any]]:
     """Attempts, oldest first; the newest `limit` of them."""
-    statement = select(_attempt).order_by(_attempt.c.at.desc(), _attempt.c.id.desc())
+    statement = select(_attempt).order_by(*_NEWEST_FIRST)
     if since is not None:
         statement = statement.where(_attempt.c.at >= since)
     return tx.execute(statement.limit(limit)).all()[::-1]

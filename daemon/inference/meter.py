@@ -31,11 +31,18 @@ OnSettled = Callable[[Connection, ModelReply], None]
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What a request is for: the run, its step, and the role that asks."""
+    """
+    What a request is for: the run, its step, and the role that asks.
+
+    Args:
+        share: what the run may have spent by the end of this role's stage, open holds included;
+            None for all of its budget.
+    """
 
     run: str
     step: str
     role: Role
+    share: MicroCredits | None = None
 
 
 class Meter:
@@ -124,7 +131,7 @@ class Meter:
                 account=f"inference:{request.rung.provider}",
                 amount=worst,
                 at=now,
-                limits=limits(self._policy, purpose.run, now),
+                limits=limits(self._policy, purpose, now),
                 run=purpose.run,
                 attempt=attempt,
             )
@@ -201,12 +208,19 @@ class Meter:
             return price
 
 
-def limits(policy: Policy, run: str, now: datetime) -> store.Limits:
-    """What a hold of this run may not pass."""
+def limits(policy: Policy, purpose: Purpose, now: datetime) -> store.Limits:
+    """What a hold for this purpose may not pass."""
+    share = store.Cap("the run's budget (PENSTOCK_RUN_BUDGET)", policy.run_budget, run=purpose.run)
+    if purpose.share is not None and purpose.share < policy.run_budget:
+        share = store.Cap(
+            f"the share of {purpose.role} in the run's budget (PENSTOCK_RUN_BUDGET)",
+            purpose.share,
+            run=purpose.run,
+        )
     return store.Limits(
         reserve=policy.reserve,
         caps=(
-            store.Cap("the run's budget (PENSTOCK_RUN_BUDGET)", policy.run_budget, run=run),
+            share,
             store.Cap(
                 "the cap on 24 hours (PENSTOCK_DAILY_CAP)",
                 policy.daily_cap,

@@ -1,0 +1,257 @@
+"""How a run divides its budget, what surplus buys, and who takes over from whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon import estimate, journal
+from daemon.governor import Policy
+from daemon.inference import attempts
+from daemon.inference.ladder import Ladder, Role, Rung, Tier, parse_ladder
+from daemon.inference.prices import Price, PriceBook, parse_prices
+from daemon.journal import RunOutcome
+from ledger.money import ZERO, MicroCredits
+from tests.stage import Stage
+from tests.virtual import START
+
+MakeStage = Callable[..., Stage]
+GOOD, CHEAP = Rung("llm", "good"), Rung("llm", "cheap")
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[MakeStage]:
+    made: list[Stage] = []
+
+    def make(deposit: str = "5", /, **changes: str) -> Stage:
+        one = Stage(tmp_path / str(len(made)), **changes)
+        one.deposit(deposit)
+        made.append(one)
+        return one
+
+    yield make
+    for each in made:
+        each.time.close()
+
+
+def cr(text: str) -> MicroCredits:
+    return MicroCredits.parse(text)
+
+
+def said(one: Stage, run: str | None, kind: str) -> list[str]:
+    with one.reading() as tx:
+        return [d.sentence for d in journal.decisions(tx, str(run)) if d.kind == kind]
+
+
+def asked(one: Stage) -> list[Any]:
+    with one.reading() as tx:
+        return list(attempts.recent(tx))
+
+
+# Shares
+
+
+prices = st.integers(0, 100_000_000)
+
+
+@given(
+    good=st.tuples(prices, prices, prices),
+    cheap=st.tuples(prices, prices, prices),
+    budget=st.integers(0, 3_000_000),
+)
+def test_no_share_is_beyond_the_budget_or_below_one_request_of_its_stage(
+    good: tuple[int, int, int], cheap: tuple[int, int, int], budget: int
+) -> None:
+    book = PriceBook({str(GOOD): Price(*good, "t"), str(CHEAP): Price(*cheap, "t")}, {})
+    all_rungs = dict.fromkeys(Role, Ladder((GOOD, CHEAP)))
+    kept = estimate.eligible(all_rungs, book, MicroCredits(budget), START)
+    rungs = {role: ladder.paid for role, ladder in kept.items()}
+    found = estimate.shares(rungs, book, MicroCredits(budget), START)
+    if not all(rungs.values()):
+        assert found == {}
+        return
+    for role, share in found.items():
+        least = estimate.peak(role, rungs[role][0], book, START)
+        assert least <= share <= MicroCredits(budget)
+    assert found[Role.RESEARCH] <= found[Role.EDIT]
+
+
+def test_research_leaves_enough_for_a_draft_and_its_review() -> None:
+    book = PriceBook(parse_prices("llm/good=3,0.3,15"), {})
+    budget = cr("0.25")
+    rungs = dict.fromkeys(Role, (GOOD,))
+    research = estimate.shares(rungs, book, budget, START)[Role.RESEARCH]
+    question = next(s for s in estimate.STAGES if s.calls == 4)
+    # The last question was held in full and used what is expected of it.
+    price = book.price(GOOD, START)
+    spent = research - estimate.peak(Role.RESEARCH, GOOD, book, START) + price.cost(question.usage)
+    draft = next(s for s in estimate.STAGES if s.role is Role.WRITE)
+    assert spent + estimate.peak(Role.WRITE, GOOD, book, START) <= budget
+    assert spent + price.cost(draft.usage) + estimate.peak(Role.EDIT, GOOD, book, START) <= budget
+
+
+@pytest.mark.parametrize("budget", ["0.25", "0.10", "0.08", "0.07", "0.06", "0.05", "0.04"])
+def test_a_tight_budget_still_ends_in_an_article(stage: MakeStage, budget: str) -> None:
+    one = stage(
+        PENSTOCK_RUN_BUDGET=budget, PENSTOCK_MODELS_RESEARCH="llm/good > llm/cheap > digest"
+    )
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    assert report.cost <= cr(budget)
+    one.judge()
+
+
+def test_a_question_that_would_pass_its_share_reads_less(stage: MakeStage) -> None:
+    one = stage(
+        PENSTOCK_RUN_BUDGET="0.04", PENSTOCK_MODELS_RESEARCH="llm/good > llm/cheap > digest"
+    )
+    report = one.once()
+    less = [line for line in said(one, report.run, "ladder") if "less is read" in line]
+    assert less
+    assert "the share of research" in less[0]
+    sizes = [len(request.text) for request in one.model.requests if request.schema == "notes"]
+    assert min(sizes) < max(sizes)
+
+
+# What a tier buys
+
+
+@pytest.mark.parametrize(
+    ("deposit", "tier", "questions", "editors"),
+    [("9", "surplus", 5, 2), ("0.8", "standard", 4, 1)],
+)
+def test_surplus_buys_more_questions_and_a_second_editor(
+    stage: MakeStage, deposit: str, tier: str, questions: int, editors: int
+) -> None:
+    one = stage(deposit, PENSTOCK_MODELS_EDIT="llm/good > llm/cheap")
+    report = one.once()
+    assert (report.outcome, report.tier) == (RunOutcome.PUBLISHED, tier)
+    steps = Counter(a.step.split("-")[0] for a in asked(one) if a.outcome == "ok")
+    assert (steps["notes"], steps["review"]) == (questions, editors)
+    # Another model looks with other eyes.
+    models = {a.step: a.model for a in asked(one) if a.step.startswith("review")}
+    assert models["review-1"] == "good"
+    assert models.get("review-1-second", "cheap") == "cheap"
+
+
+def test_a_second_editor_who_does_not_agree_sends_the_draft_back(stage: MakeStage) -> None:
+    one = stage("9")
+    yes = {"verdict": "approve", "score": 9, "problems": [], "unsupported": [], "questions": []}
+    no = yes | {
+        "verdict": "revise", "score": 4,
+        "problems": [{"where": "title", "problem": "It promises too much.", "fix": "Say less."}],
+    }  # fmt: skip
+    one.model.reviews = [yes, no, yes, yes]
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    assert [a.step for a in asked(one) if a.step.startswith(("draft", "review"))] == [
+        "draft-1", "review-1", "review-1-second", "draft-2", "review-2", "review-2-second",
+    ]  # fmt: skip
+    revision = [r for r in one.model.requests if r.schema == "draft"][1]
+    assert "It promises too much." in revision.text
+
+
+def test_a_second_editor_who_cannot_be_had_does_not_stop_the_article(stage: MakeStage) -> None:
+    one = stage("9")
+    one.model.misbehave("status", code=500, schema="review", after=1, times=None)
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    assert any("second editor could not be had" in line for line in said(one, report.run, "edit"))
+
+
+# Who takes over
+
+
+def test_the_next_rung_takes_over_and_the_run_says_why(stage: MakeStage) -> None:
+    one = stage(PENSTOCK_MODELS_WRITE="llm/good > llm/cheap")
+    one.model.misbehave("status", code=503, schema="draft", model="good")
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    (line,) = said(one, report.run, "ladder")
+    assert line.startswith("draft-1: llm/cheap answered after llm/good: HTTP 503")
+
+
+def test_a_model_that_keeps_failing_rests_also_in_the_next_process(stage: MakeStage) -> None:
+    ladders = {f"PENSTOCK_MODELS_{role.upper()}": "llm/good > llm/cheap" for role in Role}
+    one = stage(PENSTOCK_MAX_POSTS_PER_DAY="9", **ladders)
+    one.model.misbehave("status", code=500, model="good", times=None)
+    assert one.once().outcome is RunOutcome.PUBLISHED
+    before = sum(request.model == "good" for request in one.model.requests)
+    assert before >= 3
+    one.blog.pages["/feed.xml"] = str(one.blog.pages["/feed.xml"]).replace(
+        ".html</guid>", "</guid>"
+    )
+    report = one.once()
+    assert sum(request.model == "good" for request in one.model.requests) == before
+    rests = [line for line in said(one, report.run, "ladder") if "it kept failing" in line]
+    assert rests or report.outcome is RunOutcome.ABSTAINED
+
+
+def test_a_rest_begins_after_three_failures_and_ends_when_its_time_has_come(
+    stage: MakeStage,
+) -> None:
+    one = stage(PENSTOCK_MODELS_RESEARCH="llm/good")
+    one.model.misbehave("status", code=500, times=3)
+    for _ in range(3):
+        assert one.once().outcome is RunOutcome.FAILED
+    rested = one.once()
+    assert rested.outcome is RunOutcome.FAILED
+    assert "llm/good rests: it kept failing, until 08:10 UTC" in rested.reason
+    assert len(one.model.requests) == 3
+    one.time.run(one.time.clock.sleep(timedelta(minutes=10).total_seconds()))
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    one.judge()
+
+
+# Limits that nothing fits
+
+
+POLICY = Policy(cr("0.25"), cr("1"), cr("15"), cr("0.1"), 14)
+
+
+def shortfalls(line: str, **changes: str) -> list[str]:
+    book = PriceBook(parse_prices(line), {})
+    ladders = dict.fromkeys(Role, parse_ladder("llm/good > llm/cheap > digest"))
+    values = {name: cr(amount) for name, amount in changes.items()}
+    policy = Policy(
+        values.get("run_budget", POLICY.run_budget),
+        values.get("daily_cap", POLICY.daily_cap),
+        values.get("monthly_cap", POLICY.monthly_cap),
+        POLICY.reserve,
+        POLICY.runway_days,
+    )
+    return estimate.shortfalls(ladders, book, policy, START)
+
+
+def test_limits_that_fit_are_not_mentioned() -> None:
+    assert shortfalls("llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8") == []
+    assert shortfalls("llm/*=0,0,0", run_budget="0", daily_cap="0", monthly_cap="0") == []
+
+
+def test_a_rung_that_does_not_fit_the_budget_is_named_with_what_it_needs() -> None:
+    found = shortfalls("llm/good=100,10,500;llm/cheap=0.2,0.02,0.8")
+    assert len(found) == len(Role)
+    assert all("llm/good does not fit PENSTOCK_RUN_BUDGET 0.250000" in line for line in found)
+    assert any("3.900000" in line and "PENSTOCK_MODELS_WRITE" in line for line in found)
+
+
+@pytest.mark.parametrize("name", ["run_budget", "daily_cap", "monthly_cap"])
+@pytest.mark.parametrize("amount", ["0", "0.000001"])
+def test_a_limit_below_the_cheapest_run_is_named_with_the_remedy(name: str, amount: str) -> None:
+    found = shortfalls("llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8", **{name: amount})
+    setting = f"PENSTOCK_{name.upper()}"
+    (line,) = [line for line in found if line.startswith(f"{setting} ")]
+    assert "so every run is a digest; raise it" in line
+
+
+def test_nothing_is_planned_for_a_tier_that_costs_nothing() -> None:
+    assert estimate.shares({Role.RESEARCH: ()}, PriceBook({}, {}), ZERO, START) == {}
+    assert Tier.DORMANT not in estimate.QUESTIONS

@@ -152,13 +152,28 @@ def _expected(role: Role, rung: Rung, prices: PriceBook, at: datetime) -> MicroC
     return max(price.cost(stage.usage) for stage in STAGES if stage.role is role)
 
 
+def silent(ladders: Mapping[Role, Ladder]) -> list[Role]:
+    """The roles whose ladders name no model: with one of them every run is a digest."""
+    return [role for role, ladder in ladders.items() if not ladder.paid]
+
+
 def shortfalls(
     ladders: Mapping[Role, Ladder], prices: PriceBook, policy: Policy, at: datetime
 ) -> list[str]:
     """What the limits do not let the ladders do, each with its remedy; empty when all fits."""
-    said = []
+    without = silent(ladders)
+    if len(without) == len(ladders):
+        return []
+    said = [
+        f"PENSTOCK_MODELS_{role.upper()} names no model, so every run is a digest though other"
+        " ladders name some; name one there, too"
+        for role in without
+    ]
+    costs = planned(ladders, prices, at)
+    cheapest = min(costs.values(), default=ZERO)
     for role, ladder in ladders.items():
-        for rung in ladder.paid:
+        # Where not even the cheapest run fits, that is said once, below.
+        for rung in ladder.paid if cheapest <= policy.run_budget else ():
             needed = peak(role, rung, prices, at)
             if needed > policy.run_budget:
                 said.append(
@@ -166,17 +181,19 @@ def shortfalls(
                     f" {role}: one request can take {needed}; raise the budget to at least that,"
                     f" or take it off PENSTOCK_MODELS_{role.upper()}"
                 )
-    costs = planned(ladders, prices, at)
-    cheapest = min(costs.values(), default=ZERO)
-    for name, cap in (
-        ("PENSTOCK_RUN_BUDGET", policy.run_budget),
-        ("PENSTOCK_DAILY_CAP", policy.daily_cap),
-        ("PENSTOCK_MONTHLY_CAP", policy.monthly_cap),
+    every_rung = max(
+        (peak(role, rung, prices, at) for role in ladders for rung in ladders[role].paid),
+        default=ZERO,
+    )
+    for name, cap, enough in (
+        ("PENSTOCK_RUN_BUDGET", policy.run_budget, max(cheapest, every_rung)),
+        ("PENSTOCK_DAILY_CAP", policy.daily_cap, cheapest),
+        ("PENSTOCK_MONTHLY_CAP", policy.monthly_cap, cheapest),
     ):
         if cap < cheapest:
             said.append(
                 f"{name} {cap} is less than the cheapest paid run is expected to take"
-                f" ({cheapest}), so every run is a digest; raise it, or name a cheaper model last"
-                " in the ladders"
+                f" ({cheapest}), so every run is a digest; raise it, to {enough} for every model"
+                " named, or name a cheaper model last in the ladders"
             )
     return said

@@ -156,12 +156,14 @@ def _slowed(
 
 
 def _dormant(books: Books, history: History, policy: Policy) -> Pace:
+    until = "until the limits allow one"
     if not history.cost_by_tier:
         reason = "no paid model fits the run budget" if policy.run_budget else "the run budget is 0"
     else:
         cheapest = min(history.cost_by_tier.values())
         spendable = books.available - policy.reserve
         if spendable < cheapest:
+            until = "until money comes in"
             reason = (
                 f"the cheapest paid run takes {cheapest} and {spendable} is left above the reserve"
             )
@@ -170,7 +172,7 @@ def _dormant(books: Books, history: History, policy: Policy) -> Pace:
                 f"the cheapest paid run takes {cheapest} and the caps leave"
                 f" {max(_room(books, policy), MicroCredits(0))}"
             )
-    return Pace(Tier.DORMANT, 0.0, None, f"{reason}: digests only, until money comes in")
+    return Pace(Tier.DORMANT, 0.0, None, f"{reason}: digests only, {until}")
 
 
 def _why(tier: Tier, runway: float | None, wanted: float) -> str:

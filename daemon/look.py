@@ -74,9 +74,11 @@ class View:
 def look(tx: Connection, settings: Settings, at: datetime) -> View:
     """The books and the history as they are, and what the governor decides on them."""
     found, past = books(tx, at), history(tx, settings, at)
-    if settings.paid:
+    silent = [f"PENSTOCK_MODELS_{role.upper()}" for role in estimate.silent(settings.ladders)]
+    if not silent:
         return View(found, past, governor.pace(found, past, settings.policy))
-    reason = "the ladders name no model, so every run is a digest and costs nothing"
+    named = "the ladders name" if not settings.paid else f"{' and '.join(silent)} name"
+    reason = f"{named} no model, so every run is a digest and costs nothing"
     return View(found, past, governor.Pace(Tier.DORMANT, past.runs_per_day, None, reason))
 
 

@@ -376,7 +376,8 @@ class _Reader:
             self.problem(name, f"{error} (got {expression!r})")
             return None
         if schedule.next_slot(at) is None:
-            self.problem(name, f"this expression never fires (got {expression!r})")
+            remedy = "use one that does, such as `0 9 * * mon`"
+            self.problem(name, f"this expression never fires; {remedy} (got {expression!r})")
         return schedule
 
     def location(self) -> Location | None:

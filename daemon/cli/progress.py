@@ -35,11 +35,13 @@ class Lines:
     def step(self, run: str, name: str, state: str, detail: str = "") -> None:
         """Say how a step stands."""
         if state != "running":
-            say(f"{run} {name} {state}{f': {detail}' if detail else ''}")
+            # One line, whatever a provider's error says: a second one could pretend to be ours.
+            told = " ".join(detail.split())
+            say(f"{run} {name} {state}{f': {told}' if told else ''}")
 
     def note(self, run: str, line: str) -> None:
         """Say something."""
-        say(f"{run} {line}")
+        say(f"{run} {' '.join(line.split())}")
 
 
 class LiveView:

@@ -117,8 +117,12 @@ def human(page: dict[str, Any]) -> str:
     return "\n".join(f"{name:<9} {text}" for name, text in rows)
 
 
-def _pace(tx: Connection, settings: Settings, at: datetime) -> dict[str, Any]:
-    pace = look.look(tx, settings, at).pace
+def _pace(tx: Connection, settings: Settings, at: datetime) -> dict[str, Any] | None:
+    try:
+        pace = look.look(tx, settings, at).pace
+    except UnknownPrice:
+        # Said among the alerts, as what is wrong with the settings.
+        return None
     return {
         "tier": pace.tier,
         "reason": pace.reason,

@@ -15,7 +15,7 @@ from daemon.inference.asking import Question
 def draft(brief: Brief, plan: Plan, claims: Sequence[Claim]) -> Question[Draft]:
     """Ask for the article."""
     text = f"{_assignment(brief, plan, claims)}\n\nWrite the article."
-    return Question("draft", Draft, prompt("writer"), text, _tokens_max(brief))
+    return Question("draft", Draft, prompt("writer"), text, _tokens_max(brief), whole=True)
 
 
 def revision(
@@ -28,7 +28,7 @@ def revision(
         "Mend each of these, keep what is good, and write the whole article again:\n"
         + "\n".join(f"- {problem}" for problem in problems)
     )
-    return Question("draft", Draft, prompt("writer"), text, _tokens_max(brief))
+    return Question("draft", Draft, prompt("writer"), text, _tokens_max(brief), whole=True)
 
 
 def _assignment(brief: Brief, plan: Plan, claims: Sequence[Claim]) -> str:

@@ -25,10 +25,12 @@ class InvalidAnswer(Exception):
     """The answer does not fit; the message says how, in words for the model."""
 
 
-def parse(text: str | None, schema: type[T], *, cut: bool = False) -> T:
+def parse(text: str | None, schema: type[T], *, cut: bool = False, whole: bool = False) -> T:
     """
     Read an answer.
 
+    Args:
+        whole: half of it is worth nothing, as with an article: a missing tail is not mended.
     Raises:
         InvalidAnswer: nothing there, cut at its limit, no JSON, or not fitting the schema.
     """
@@ -42,6 +44,8 @@ def parse(text: str | None, schema: type[T], *, cut: bool = False) -> T:
         raise InvalidAnswer("the answer is not a JSON object: nested too deep") from None
     if not isinstance(document, dict):
         raise InvalidAnswer("the answer is not a JSON object")
+    if whole and not re.search(r"\}[\s`]*$", text):
+        raise InvalidAnswer("the answer ends before it is complete; answer it whole")
     try:
         return schema.model_validate(document)
     except ValidationError as error:

@@ -8,9 +8,10 @@ there and not bought again.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -35,6 +36,14 @@ WAIT_DEFAULT_S = 2.0
 RATE_LIMITED = 429
 # The provider's account is empty or its quota used up: waiting seconds will not help.
 PAYMENT_REQUIRED = 402
+# How providers name it where the status is 429: OpenAI, OpenRouter, Anthropic, DeepSeek, gateways.
+_USED_UP = re.compile(
+    r"insufficient_quota|exceeded your current quota|openrouter_key_limit|openrouter_credits"
+    r"|enforced_spend_limit_reached|insufficient (balance|credits)|out of credits"
+    r"|free-models-per-day"
+)
+# OpenRouter's 402 for money that is only held for requests under way: it passes.
+_IN_FLIGHT = "openrouter_in_flight_budget"
 
 
 class NoAnswer(Exception):
@@ -51,6 +60,7 @@ class Question(Generic[T]):
         system: stable across calls of a role, so that provider caches hit.
         shorter: the same with less to read, for when the books do not allow this one; None where
             nothing can be left out.
+        whole: an answer without its tail is worth nothing, and is not mended.
     """
 
     name: str
@@ -59,6 +69,18 @@ class Question(Generic[T]):
     prompt: str
     output_tokens_max: int
     shorter: Callable[[], Question[T]] | None = None
+    whole: bool = False
+
+
+LIMIT_FIELD_NEW = "max_completion_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How a model is asked: the format of its answer, and the name of the output limit."""
+
+    answer_format: AnswerFormat = AnswerFormat.JSON_SCHEMA
+    limit_field: str = "max_tokens"
 
 
 class Asker:
@@ -78,8 +100,7 @@ class Asker:
         self._options = options
         self._call_timeout_s = call_timeout_s
         self._clock = clock
-        self._formats: dict[Rung, AnswerFormat] = {}
-        self._limit_fields: dict[Rung, str] = {}
+        self._manners: dict[Rung, _Manner] = {}
         self._exhausted: set[str] = set()
         self._notes: dict[tuple[str, str], list[str]] = {}
 
@@ -175,7 +196,7 @@ class Asker:
 
         def keep(tx: Connection, reply: ModelReply) -> None:
             try:
-                answer = parse(reply.text, question.schema, cut=reply.cut)
+                answer = parse(reply.text, question.schema, cut=reply.cut, whole=question.whole)
             except InvalidAnswer:
                 return
             answers.append(answer)
@@ -191,7 +212,7 @@ class Asker:
             if answers:
                 return answers[0]
             try:
-                answer = parse(text, question.schema, cut=cut)
+                answer = parse(text, question.schema, cut=cut, whole=question.whole)
             except InvalidAnswer as error:
                 if is_repair:
                     raise
@@ -213,20 +234,31 @@ class Asker:
     ) -> ModelReply:
         """One answered request; repeats only what is known to be unbilled."""
         waits = 0
+        manner = self._manners.get(rung, _Manner())
         for _ in range(REQUESTS_MAX):
-            reply = await self._meter.call(purpose, self._build(question, prompt, rung), keep)
+            request = self._build(question, prompt, rung, manner)
+            reply = await self._meter.call(purpose, request, keep)
             if reply.outcome is Outcome.OK:
+                # Only what has worked is remembered: a refusal may have had another reason.
+                self._manners[rung] = manner
                 return reply
-            if reply.outcome is Outcome.UNKNOWN or not self._may_repeat(rung, reply):
+            if reply.outcome is Outcome.UNKNOWN:
                 raise _RungFailed(reply.error)
-            if reply.outcome is Outcome.UNSENT or reply.http_status == RATE_LIMITED:
+            if reply.outcome is Outcome.UNSENT or self._is_throttled(rung, reply):
                 waits += 1
                 if waits > 2:
                     raise _RungFailed(reply.error)
                 await self._clock.sleep(_wait(reply, waits))
+                continue
+            changed = _other_manner(manner, reply)
+            if changed is None:
+                raise _RungFailed(reply.error)
+            manner = changed
         raise _RungFailed("it accepts none of the ways we ask")
 
-    def _build(self, question: Question[T], prompt: str, rung: Rung) -> ModelRequest:
+    def _build(
+        self, question: Question[T], prompt: str, rung: Rung, manner: _Manner
+    ) -> ModelRequest:
         options = self._options.get(rung, ModelOptions())
         return ModelRequest(
             rung=rung,
@@ -236,35 +268,35 @@ class Asker:
             schema=json_schema(question.schema),
             output_tokens_max=options.output_tokens_max or question.output_tokens_max,
             timeout_s=options.timeout_s or self._call_timeout_s,
-            answer_format=self._formats.get(rung, AnswerFormat.JSON_SCHEMA),
-            limit_field=self._limit_fields.get(rung, "max_tokens"),
+            answer_format=manner.answer_format,
+            limit_field=manner.limit_field,
             effort=options.effort,
         )
 
-    def _may_repeat(self, rung: Rung, reply: ModelReply) -> bool:
-        """Learn from a refusal; True when the same rung is worth another request."""
+    def _is_throttled(self, rung: Rung, reply: ModelReply) -> bool:
+        """Whether waiting helps; an account that is used up rests its provider instead."""
         said = f"{reply.error} {reply.error_body}".lower()
-        if reply.outcome is Outcome.UNSENT:
+        if reply.http_status == PAYMENT_REQUIRED and _IN_FLIGHT in said:
             return True
         if reply.http_status == PAYMENT_REQUIRED or (
-            reply.http_status == RATE_LIMITED and ("quota" in said or "credit" in said)
+            reply.http_status == RATE_LIMITED and _USED_UP.search(said)
         ):
             self._exhausted.add(rung.provider)
             return False
-        if reply.http_status == RATE_LIMITED:
-            return True
-        if reply.http_status not in (400, 422):
-            return False
-        if "max_completion_tokens" in said and rung not in self._limit_fields:
-            self._limit_fields[rung] = "max_completion_tokens"
-            return True
-        # Endpoints name the format they do not take in many ways, or not at all; asking in the
-        # next one costs nothing, since a refusal is not billed.
-        now = FORMATS.index(self._formats.get(rung, AnswerFormat.JSON_SCHEMA))
-        if now + 1 < len(FORMATS):
-            self._formats[rung] = FORMATS[now + 1]
-            return True
-        return False
+        return reply.http_status == RATE_LIMITED
+
+
+def _other_manner(manner: _Manner, reply: ModelReply) -> _Manner | None:
+    """Another way to put a question that was refused; None where there is none."""
+    if reply.http_status not in (400, 422):
+        return None
+    said = f"{reply.error} {reply.error_body}".lower()
+    if LIMIT_FIELD_NEW in said and manner.limit_field != LIMIT_FIELD_NEW:
+        return replace(manner, limit_field=LIMIT_FIELD_NEW)
+    # Endpoints name the format they do not take in many ways, or not at all; asking in the
+    # next one costs nothing, since a refusal is not billed.
+    later = FORMATS[FORMATS.index(manner.answer_format) + 1 :]
+    return replace(manner, answer_format=later[0]) if later else None
 
 
 class _RungFailed(Exception):

@@ -71,4 +71,5 @@ def _rest(newest_first: Iterable[Try], counts: Callable[[Try], bool]) -> datetim
     if len(failures) < FAILURES_MAX:
         return None
     doublings = min(len(failures) - FAILURES_MAX, 10)
-    return failures[0].ended_at + min(REST * 2**doublings, REST_MAX)
+    rest: timedelta = REST * (1 << doublings)
+    return failures[0].ended_at + min(rest, REST_MAX)

@@ -17,6 +17,7 @@ CACHE_STEP_BYTES = 1024
 
 Kind = Literal[
     "status",  # code=…, retry_after=None, body=None (a JSON value, or text); not billed
+    "status_after",  # the same, and billed
     "reset_before",  # connection reset before the model ran; not billed
     "reset_after",  # billed, then reset
     "drop_after",  # billed, then closed without answering
@@ -26,7 +27,7 @@ Kind = Literal[
     "length",  # content cut, finish_reason "length"
     "no_usage",  # usage missing
     "zero_usage",  # usage all zero
-    "error_in_200",  # status 200 with an error and no usage; billed
+    "error_in_200",  # status 200 with an error, usage=False; billed
     "other_model",  # model=… answers and is billed
     "not_json",  # the content is prose
     "no_json_schema",  # 400 where json_schema is asked for; not billed
@@ -76,7 +77,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One line of the bill; cached tokens are part of input, micro is rounded up."""
+    """
+    One line of the bill; cached tokens are part of input, micro is rounded up.
+
+    `kind` is how the answer was spoiled, "" where it was not.
+    """
 
     model: str
     input: int
@@ -84,6 +89,7 @@ class Charge:
     output: int
     micro: int
     schema: str
+    kind: str = ""
 
 
 @dataclass(slots=True)
@@ -175,7 +181,7 @@ class ModelDouble:
         """
         if kind not in get_args(Kind):
             raise ValueError(f"unknown misbehaviour {kind!r}")
-        needed = {"status": "code", "slow": "seconds"}.get(kind)
+        needed = {"status": "code", "status_after": "code", "slow": "seconds"}.get(kind)
         if needed is not None and needed not in details:
             raise ValueError(f"{kind} needs {needed}=…")
         if kind == "other_model":
@@ -277,11 +283,14 @@ class ModelDouble:
         kind = trouble.kind if trouble else None
         details = trouble.details if trouble else {}
         content, finish = _limited(_spoiled(kind, self._write(asked, kind)), asked.tokens_max)
-        charge = self._charge(asked, details.get("answers", asked.model), content)
+        charge = self._charge(asked, details.get("answers", asked.model), content, kind or "")
+        if kind == "status_after":
+            return _status(**details)
         reply = _reply(len(self.bill), charge, content, "length" if kind == "length" else finish)
         if kind == "error_in_200":
             failed = _error("The provider failed after generation started.", "server_error")
-            reply = {"id": reply["id"]} | failed
+            used = {"usage": reply["usage"]} if details.get("usage") else {}
+            reply = {"id": reply["id"]} | used | failed
         elif kind == "no_usage":
             del reply["usage"]
         elif kind == "zero_usage":
@@ -304,14 +313,14 @@ class ModelDouble:
         writer = author.WRITERS.get(asked.schema)
         return _dump(writer(asked.text)) if writer else "Understood."
 
-    def _charge(self, asked: Asked, model: str, content: str) -> Charge:
+    def _charge(self, asked: Asked, model: str, content: str, kind: str) -> Charge:
         prompt = "".join(_contents(m.get("content")) for m in asked.messages).encode()
         tokens_in, tokens_out = -(-len(prompt) // 4), -(-len(content.encode()) // 4)
         cached = self._cached_bytes(model, prompt) // 4
         input_price, cached_price, output_price = self.prices.get(model, DEFAULT_PRICES)
         cost = (tokens_in - cached) * input_price + cached * cached_price
         micro = -(-(cost + tokens_out * output_price) // 1_000_000)
-        charge = Charge(model, tokens_in, cached, tokens_out, micro, asked.schema)
+        charge = Charge(model, tokens_in, cached, tokens_out, micro, asked.schema, kind)
         self.bill.append(charge)
         return charge
 

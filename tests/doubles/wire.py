@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 import traceback
@@ -121,24 +122,28 @@ class Address:
     """Where a served double listens."""
 
     port: int
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """The root, without a trailing slash."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @contextmanager
-def serve(double: Double, *, port: int = 0) -> Iterator[Address]:
+def serve(double: Double, *, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Address]:
     """
     Serve a double on 127.0.0.1 from a background thread; port 0 picks a free one.
+
+    Args:
+        tls: With its certificate loaded; None serves plain HTTP.
 
     Leaving the block cuts every open connection and joins the thread.
     Raises OSError where the port is taken.
     """
     ready: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
     thread = threading.Thread(
-        target=lambda: asyncio.run(_listen(double, port, ready)), name="double", daemon=True
+        target=lambda: asyncio.run(_listen(double, port, tls, ready)), name="double", daemon=True
     )
     thread.start()
     try:
@@ -147,7 +152,7 @@ def serve(double: Double, *, port: int = 0) -> Iterator[Address]:
         thread.join()
         raise
     try:
-        yield Address(bound)
+        yield Address(bound, "https" if tls else "http")
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
@@ -156,6 +161,7 @@ def serve(double: Double, *, port: int = 0) -> Iterator[Address]:
 async def _listen(
     double: Double,
     port: int,
+    tls: ssl.SSLContext | None,
     ready: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]],
 ) -> None:
     talks: set[asyncio.Task[None]] = set()
@@ -171,7 +177,7 @@ async def _listen(
         talks.discard(talk)
 
     try:
-        server = await asyncio.start_server(accept, "127.0.0.1", port)
+        server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
     except OSError as problem:
         ready.set_exception(problem)
         return

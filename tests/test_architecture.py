@@ -32,7 +32,10 @@ PURE = (
     "daemon.crew.digest", "daemon.desk.house", "daemon.desk.evidence", "daemon.desk.layout",
     "ledger.rules", "ledger.money",
 )  # fmt: skip
-HEAVY = ("atproto", "trafilatura", "genai_prices", "alembic", "rich", "feedparser")
+HEAVY = (
+    "atproto", "trafilatura", "genai_prices", "alembic", "rich", "feedparser", "opentelemetry",
+    "requests",
+)  # fmt: skip
 
 
 def modules() -> Iterator[tuple[str, Path]]:

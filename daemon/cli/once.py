@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from daemon import journal
+from daemon import estimate, journal, telemetry
 from daemon import settings as settings_module
 from daemon.app import World, opened_cycle, opened_database
 from daemon.cli import exits, failed_once
@@ -19,6 +19,7 @@ from daemon.cli.progress import watching
 from daemon.cycle import Cycle, Report
 from daemon.inference import attempts
 from daemon.journal import RunOutcome
+from daemon.settings import Settings
 from ledger.database import Database
 from ledger.errors import StorageError
 from ledger.money import MicroCredits
@@ -41,24 +42,51 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
     settings = context.settings()
     for name in settings.ineffective:
         say(f"penstock: {name} is set, but this version does not act on it yet")
+    for line in estimate.shortfalls(
+        settings.ladders, settings.prices, settings.policy, context.clock.now()
+    ):
+        say(f"penstock: {line}")
     world = World()
+    in_hand: str | None = None
 
     async def main(database: Database) -> Report:
+        nonlocal in_hand
         with watching() as progress:
             async with opened_cycle(settings, database, progress, world) as cycle:
                 try:
                     return await act(cycle)
                 finally:
+                    in_hand = cycle.run
                     context.args.failure = partial(_interrupted, database, cycle.run)
 
-    with (
-        opened_database(context.location),
-        # Waiting for another writer happens on the loop, so the driver itself must not wait.
-        closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
-    ):
-        report = asyncio.run(main(database))
-    context.show(document(report), human(report))
+    try:
+        with (
+            opened_database(context.location),
+            # Waiting for another writer happens on the loop, so the driver itself must not wait.
+            closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
+        ):
+            report = asyncio.run(main(database))
+        context.show(document(report), human(report))
+    finally:
+        # Also of a run that an error ended, and with no lock and no transaction held meanwhile.
+        if in_hand is not None:
+            _trace(context, settings, in_hand)
     return exits.of_outcome(report.outcome, paused=report.paused)
+
+
+def _trace(context: Context, settings: Settings, run: str) -> None:
+    """Send the run to the operator's collector, if there is one; nothing here can fail a run."""
+    if not telemetry.is_wanted(context.env):
+        return
+    try:
+        with context.reading() as tx:
+            spans = telemetry.collect(tx, run, settings.endpoints)
+        problem = telemetry.send(spans, context.env)
+    except Exception as error:  # noqa: BLE001 - the run is over, and its outcome stands
+        problem = f"the trace could not be made: {type(error).__name__}"
+    if problem is not None:
+        with suppress(OSError):
+            say(f"{run} telemetry: {problem}")
 
 
 def _interrupted(database: Database, run: str | None, message: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from daemon import journal
@@ -11,6 +13,7 @@ from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
 from daemon.cli.ledger import attempt_document
 from daemon.inference import attempts
+from daemon.report import TOKENS
 from ledger.money import MicroCredits
 
 if TYPE_CHECKING:
@@ -43,21 +46,44 @@ def show(args: Namespace) -> int:
 
 
 def trace(args: Namespace) -> int:
-    """One run as a tree: its steps, and under each the requests it made."""
+    """One run as a tree: its steps in the order they were begun, and under each its requests."""
     context = Context(args)
     with context.reading() as tx:
-        row = found_run(tx, args.run)
-        document = run_document(tx, row)
-        steps = journal.steps(tx, row.id)
-        made = attempts.of_run(tx, row.id)
-        costs = attempts.cost_by_step(tx, row.id)
-    document["steps"] = [
-        _step(step, costs)
-        | {"attempts": [attempt_document(attempt) for attempt in made if attempt.step == step.name]}
-        for step in steps
-    ]
+        document = trace_document(tx, found_run(tx, args.run))
     context.show(document, _tree(document))
     return Exit.DONE
+
+
+def trace_document(tx: Connection, row: Any) -> dict[str, Any]:
+    """
+    The tree with ids and parents: run, `run/step`, attempt.
+
+    Tokens are sums over the answers that said what they used; `parallel` is whether a step was
+    under way at the same time as another.
+    """
+    made: dict[str, list[dict[str, Any]]] = {}
+    # Later ones have longer numbers, so r.10 comes after r.9.
+    for attempt in sorted(attempts.of_run(tx, row.id), key=lambda a: (len(a.id), a.id)):
+        made.setdefault(attempt.step, []).append(attempt_document(attempt))
+    costs = attempts.cost_by_step(tx, row.id)
+    begun = sorted(journal.steps(tx, row.id), key=lambda step: (step.seq, step.name))
+    alongside = _parallel(begun)
+    steps = []
+    for step in begun:
+        under = made.get(step.name, [])
+        steps.append(
+            _step(step, costs)
+            | {"tokens": _tokens(under), "parallel": step.name in alongside, "attempts": under}
+        )
+    everything = [attempt for step in steps for attempt in step["attempts"]]
+    return run_document(tx, row) | {
+        "id": row.id,
+        "parent": None,
+        "duration_ms": _duration_ms(row),
+        "tokens": _tokens(everything),
+        "requests": len(everything),
+        "steps": steps,
+    }
 
 
 def resume(args: Namespace) -> int:
@@ -136,8 +162,40 @@ def _step(step: Any, costs: dict[str, int]) -> dict[str, Any]:
         "cost": MicroCredits(costs.get(step.name, 0)),
         "started_at": moment(step.started_at),
         "finished_at": moment(step.finished_at),
+        "duration_ms": _duration_ms(step),
         "error": step.error,
     }
+
+
+def _duration_ms(row: Any) -> int | None:
+    """From its first beginning to its end, waits included; None while it goes on."""
+    # What is begun again still has the end of the time before.
+    if row.finished_at is None or row.state == journal.StepState.RUNNING:
+        return None
+    took: timedelta = row.finished_at - row.started_at
+    return max(0, took // timedelta(milliseconds=1))
+
+
+def _tokens(made: Sequence[dict[str, Any]]) -> dict[str, int]:
+    used = [attempt["usage"] for attempt in made if attempt["usage"]]
+    return {name: sum(usage.get(name) or 0 for usage in used) for name in TOKENS}
+
+
+def _parallel(steps: Sequence[Any]) -> set[str]:
+    """The steps that were under way for a while together with another."""
+    found: set[str] = set()
+    for first, second in combinations(steps, 2):
+        if max(first.started_at, second.started_at) < min(_end(first), _end(second)):
+            found |= {first.name, second.name}
+    return found
+
+
+def _end(step: Any) -> datetime:
+    """When a step ended; never, while it goes on."""
+    if step.finished_at is None or step.state == journal.StepState.RUNNING:
+        return datetime.max.replace(tzinfo=UTC)
+    ended: datetime = step.finished_at
+    return ended
 
 
 def _human(run: dict[str, Any]) -> str:
@@ -165,28 +223,80 @@ def _human(run: dict[str, Any]) -> str:
 
 
 def _tree(run: dict[str, Any]) -> str:
-    lines = [_head(run)]
-    for number, step in enumerate(run["steps"], start=1):
-        last = number == len(run["steps"])
+    """
+    The tree for a person.
+
+    After each name: how long after the run it began, how long it took, what it cost. Steps that
+    were under way side by side are marked.
+    """
+    start = datetime.fromisoformat(run["started_at"])
+    took = "not finished" if run["duration_ms"] is None else _seconds(run["duration_ms"])
+    lines = [
+        _head(run),
+        f"started {run['started_at']}, {took}, {run['requests']} requests,"
+        f" {_token_line(run['tokens'])}",
+    ]
+    width = max((len(step["name"]) for step in run["steps"]), default=0)
+    for step, branch, stem in _branches(run["steps"]):
+        side = "∥" if step["parallel"] else " "
+        when = f"{_when(step['started_at'], start)} {_took(step['duration_ms'])}"
+        error = f"  {_line(step['error'])}" if step["error"] else ""
         lines.append(
-            f"{'└─' if last else '├─'} {step['name']:<16} {step['state']:<8} {step['cost']}"
+            f"{branch} {step['name']:<{width}} {side} {step['state']:<7} {when}"
+            f"  {step['cost']}{error}"
         )
-        stem = "   " if last else "│  "
-        for attempt in step["attempts"]:
-            lines.append(f"{stem}└─ {_attempt_line(attempt)}")
+        lines += [
+            f"{stem} {fork} {_attempt_line(attempt, start)}"
+            for attempt, fork, _ in _branches(step["attempts"])
+        ]
+    if any(step["parallel"] for step in run["steps"]):
+        lines.append("∥ side by side with another step")
     return "\n".join(lines)
 
 
-def _attempt_line(attempt: dict[str, Any]) -> str:
-    usage = attempt["usage"]
-    tokens = f"{usage['input']} in, {usage['output']} out" if usage else "usage unknown"
-    took = "" if attempt["duration_ms"] is None else f", {attempt['duration_ms'] / 1000:.2f} s"
+def _branches(nodes: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Each node with how its own line begins, and how those below it do."""
+    for number, node in enumerate(nodes, start=1):
+        yield (node, "└─", "  ") if number == len(nodes) else (node, "├─", "│ ")
+
+
+def _attempt_line(attempt: dict[str, Any], start: datetime) -> str:
+    tokens = _token_line(attempt["usage"]) if attempt["usage"] else "usage unknown"
     cost = attempt["cost"] if attempt["cost"] is not None else "cost unknown"
-    said = f" ({attempt['error']})" if attempt["error"] else ""
-    model = f"{attempt['provider']}/{attempt['model']}"
+    said = f" ({_line(attempt['error'])})" if attempt["error"] else ""
+    asked = f"{attempt['provider']}/{attempt['model']}"
+    returned = attempt["model_returned"]
+    by = f" by {returned}" if returned not in (None, attempt["model"]) else ""
     return (
-        f"{attempt['id']} {model} {attempt['outcome'] or 'under way'}: {tokens}, {cost}{took}{said}"
+        f"{attempt['id']} {asked}{by} {attempt['outcome'] or 'under way'}"
+        f" {_when(attempt['at'], start)} {_took(attempt['duration_ms'])}"
+        f"  {tokens}, {cost}{said}"
     )
+
+
+def _token_line(usage: dict[str, Any]) -> str:
+    cached, reasoning = usage.get("cached") or 0, usage.get("reasoning") or 0
+    return (
+        f"{usage['input']} in{f' ({cached} cached)' if cached else ''},"
+        f" {usage['output']} out{f' ({reasoning} reasoning)' if reasoning else ''}"
+    )
+
+
+def _when(at: str, start: datetime) -> str:
+    return f"+{max(0.0, (datetime.fromisoformat(at) - start).total_seconds()):.2f} s".rjust(10)
+
+
+def _took(duration_ms: int | None) -> str:
+    return ("–" if duration_ms is None else _seconds(duration_ms)).rjust(9)
+
+
+def _seconds(duration_ms: int) -> str:
+    return f"{duration_ms / 1000:.2f} s"
+
+
+def _line(said: str) -> str:
+    """What a provider says may have lines of its own, which would look like more of the tree."""
+    return " ".join(said.split())
 
 
 def _head(run: dict[str, Any]) -> str:

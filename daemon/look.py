@@ -44,7 +44,10 @@ def history(tx: Connection, settings: Settings, at: datetime) -> governor.Histor
             for tier, costs in lately.items()
         },
         last_tier=_last_tier(tx),
-        runs_per_day=settings.schedule.publish.per_day(at),
+        # However often the schedule asks, a day has no more articles than its clamp.
+        runs_per_day=min(
+            settings.schedule.publish.per_day(at), float(settings.schedule.posts_per_day_max)
+        ),
     )
 
 

@@ -4,7 +4,7 @@ The commands. This file knows their words; each group's module is imported when 
     exits     exit codes, in one place
     context   what every command starts from
     progress  the live view and the plain lines
-    init, once, reconcile, status, ledger, runs, drafts, posts, pause, backup
+    init, once, reconcile, status, report, simulate, ledger, runs, drafts, posts, pause, backup
 """
 
 from __future__ import annotations
@@ -218,6 +218,24 @@ def parser() -> argparse.ArgumentParser:
     posts = _group(commands, "posts", "publications")
     _add(posts, "list", _posts, "what went out, and where", json=True, listing=True)
 
+    report = _add(commands, "report", _report_command, "what came of it, over some days", json=True)
+    report.add_argument("--days", type=_count, default=30, metavar="N", help="30 by default")
+
+    simulate = _add(
+        commands,
+        "simulate",
+        _simulate,
+        "what the schedule, prices, budgets and rates would do, before a credit is spent",
+        json=True,
+    )
+    simulate.add_argument("--days", type=_count, default=365, metavar="N", help="365 by default")
+    simulate.add_argument("--seed", type=int, default=1, metavar="N", help="1 by default")
+    simulate.add_argument(
+        "--balance", metavar="AMOUNT", help="credits to begin with; else what the books have"
+    )
+    simulate.add_argument("--audience", metavar="NAME", help="how many readers a post finds")
+    simulate.add_argument("--picture", metavar="PATH", help="write the picture here, as SVG")
+
     _add(
         commands,
         "reconcile",
@@ -326,6 +344,18 @@ def _drafts(name: str) -> Command:
         return drafts.COMMANDS[name](args)
 
     return command
+
+
+def _report_command(args: argparse.Namespace) -> int:
+    from daemon.cli import report
+
+    return report.run(args)
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from daemon.cli import simulate
+
+    return simulate.run(args)
 
 
 def _reconcile(args: argparse.Namespace) -> int:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from daemon.desk.evidence import Claim, Verdict, contains, nearest_sentence, numbers, verify
+from daemon.desk.evidence import (
+    Claim,
+    Verdict,
+    contains,
+    nearest_sentence,
+    numbers,
+    says_the_same,
+    verify,
+)
 
 SOURCE = (
     "The daemon keeps “its own” ledger – and it never spends what isn’t there.\n"
@@ -168,8 +179,19 @@ def test_every_number_of_a_statement_stands_in_its_quote(
         ("12,345.67", {"12345.67"}),
         ("7.10 is not 7.1", {"7.10", "7.1"}),
         ("1,5 Liter", {"1,5"}),
-        ("IPv6, S3, v2.1, H264 and x86_64 are names", set()),
-        ("40%, $7, 3rd and 10x", {"40", "7", "3", "10"}),
+        ("IPv6, S3, H264 and x86_64 are names", set()),
+        ("v2.1, V3, python3.11", {"2.1", "3"}),
+        ("40%, $7, 3rd and 10x", {"40%", "7", "3", "10"}),
+        ("forty percent is 40 percent", {"40%"}),
+        ("5-10 %, 5 to 10 %", {"5%", "10%"}),
+        ("1.5 million, 2bn and 10k", {"1500000", "2000000000", "10000"}),
+        ("1 000, 1\u202f000, 1’000 and 1.000", {"1000", "1.000"}),
+        ("-5 or −5, but GPT-4 and 2019-2021", {"-5", "4", "2019", "2021"}),
+        ("½ and 3½", {"1⁄2", "3 1⁄2"}),
+        ("٤٣ and ४३", {"43"}),
+        ("_43_ ca.44 no.45", {"43", "44", "45"}),
+        ("2026-11-20 at 10:30 on 10.0.0.1", {"2026", "11", "20", "10", "30", "10.0.0.1"}),
+        ("1e6", {"1e6"}),
         ("the 90s, in 2026.", {"90", "2026"}),
         ("１２ full-width", {"12"}),
         ("none", set()),
@@ -212,6 +234,150 @@ def test_a_word_or_two_bear_nothing_out(quote: str) -> None:
 
 def test_an_empty_source_bears_nothing_out() -> None:
     assert not verify(Claim("a", "one two three", "S1"), {"S1": ""}).verified
+
+
+# Words that turn the sense
+
+GUARDED = "The planner is not able to use the index before the table was analysed by hand."
+TWISTS = {
+    "its negation lost": ("is not able", "is able"),
+    "a negation added": ("was analysed", "was not analysed"),
+    "a condition turned": ("before the table", "after the table"),
+    "another subject": ("The planner", "The operator"),
+    "two words changed round": ("the index before the table", "the table before the index"),
+    "a word added": ("the index", "the partial index"),
+    "the opposite": ("able", "unable"),
+}
+
+
+@pytest.mark.parametrize("twist", TWISTS)
+def test_a_near_miss_that_turns_the_sense_is_never_mended(twist: str) -> None:
+    old, new = TWISTS[twist]
+    quote = GUARDED.replace(old, new)
+    assert quote != GUARDED
+    assert nearest_sentence(quote, GUARDED) is None
+    assert not verify(Claim(quote, quote, "S1"), {"S1": GUARDED}).verified
+
+
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [
+        ("All pages were enabled for it at last", "All pages were disabled for it at last"),
+        ("The load increased over the whole day", "The load decreased over the whole day"),
+        (
+            "It works with an internal disk at all",
+            "It works with an external disk at all",
+        ),
+        ("Almost every page was read from the disk", "Every page was read from the disk"),
+        ("Every page was read from the disk", "Almost every page was read from the disk"),
+        (
+            "The copy may be damaged in that case",
+            "The copy is damaged in that case",
+        ),
+        (
+            "It took two seconds to read it all",
+            "It took ten seconds to read it all",
+        ),
+        ("It grew by 40 percent within the first year", "It grew by 40 within the first year"),
+        ("It lost -5 points within the first year", "It lost 5 points within the first year"),
+    ],
+)
+def test_a_word_that_is_another_word_is_no_slip(said: str, stored: str) -> None:
+    assert not says_the_same(said, stored)
+
+
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [
+        ("the lock file is writen first", "The lock file is written first"),
+        ("The lock file shuold go", "The lock file should go"),
+        ("The file is written first", "The lock file is written first"),
+        ("The set up of the lock", "The setup of the lock"),
+        ("The daemons lock is old", "The daemon's lock is old"),
+        ("The lock … the request", "The lock precedes the request"),
+    ],
+)
+def test_a_slip_keeps_the_sense(said: str, stored: str) -> None:
+    assert says_the_same(said, stored)
+
+
+def test_a_quote_cut_behind_its_negation_becomes_the_whole_sentence() -> None:
+    text = "It was tested. The old format is not really safe to use on a network. It ends here."
+    verdict = verify(Claim("It is safe.", "safe to use on a network", "S1"), {"S1": text})
+    assert verdict.claim.quote == "The old format is not really safe to use on a network."
+    assert verdict.remark is not None
+    assert "negation" in verdict.remark
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "The old format is not really safe to use",
+        "not really safe to use on a network",
+    ],
+)
+def test_a_quote_with_its_negation_stays_as_it_is(quote: str) -> None:
+    text = "The old format is not really safe to use on a network."
+    verdict = verify(Claim("It is not.", quote, "S1"), {"S1": text})
+    assert verdict.claim.quote == quote
+    assert verdict.remark is None
+
+
+def test_a_negation_in_another_clause_governs_nothing_here() -> None:
+    text = "It is not old, and the format is safe to use on a network."
+    assert verify(Claim("", "the format is safe to use", "S1"), {"S1": text}).remark is None
+
+
+@pytest.mark.parametrize(
+    ("quote", "statement", "holds"),
+    [
+        ("It grew to 1.5 million rows", "It has 1,500,000 rows.", True),
+        ("It grew to 1.5 million rows", "It has 1.5 billion rows.", False),
+        ("It grew to 1.5 million rows", "It has 1.5 rows.", False),
+        ("It grew by 40 % a year", "It grew by forty percent.", True),
+        ("It grew by 40 rows a year", "It grew by 40 %.", False),
+        ("It grew by forty rows a year", "It grew by 40 rows.", True),
+        ("It grew by 40 rows a year", "It grew by forty-one rows.", False),
+        ("It fell to -5 degrees at night", "It fell to 5 degrees below zero.", True),
+        ("It rose to 5 degrees at night", "It fell to -5 degrees.", False),
+        ("It took 1 000 steps in all", "It took 1000 steps.", True),
+    ],
+)
+def test_a_number_holds_with_its_size_and_sign(quote: str, statement: str, holds: bool) -> None:
+    assert verify(Claim(statement, quote, "S1"), {"S1": f"{quote}."}).verified == holds
+
+
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        ("この門は十年の冬に一度も壊れなかったと番人は言う。", "十年の冬に一度も壊れなかった"),
+        ("می\u200cخواهم این متن را بخوانم و بفهمم", "می‌خواهم این متن را"),
+        ("यह द्वार कभी नहीं टूटा है", "यह द्वार कभी नहीं"),
+    ],
+)
+def test_a_quote_in_any_script_is_found(text: str, quote: str) -> None:
+    assert verify(Claim("", quote.replace("\u200c", ""), "S1"), {"S1": text}).verified
+
+
+def test_a_hindi_quote_is_not_found_inside_another_word() -> None:
+    assert not contains("यह हिन्दी है", "यह हिन")
+
+
+def test_forty_claims_against_long_pages_take_well_under_a_second() -> None:
+    filler = [
+        f"The {n}th valve of the {n % 7} kind was turned by keeper {n}." for n in range(2_000)
+    ]
+    texts = {f"S{n}": f"Page {n}.\n" + "\n".join(filler) for n in range(1, 5)}
+    assert all(len(text) > 90_000 for text in texts.values())
+    # Every other one has slipped, so that every sentence is looked at.
+    claims = [
+        Claim("", line if n % 2 else line.replace("was turned", "turned"), f"S{n % 4 + 1}")
+        for n, line in enumerate(filler[:40])
+    ]
+    started = time.perf_counter()
+    assert all(verify(claim, texts).verified for claim in claims)
+    # A fifth of a second on two cores; reading each page anew for each claim took ten times that.
+    assert time.perf_counter() - started < 1.5
 
 
 # Laws
@@ -281,6 +447,9 @@ def test_a_slip_of_one_letter_is_mended_into_a_stored_sentence(
     letters = [index for index, c in enumerate(stored) if c.isascii() and c.isalpha()]
     # Not in a name with digits, where a letter makes another number.
     letters = [i for i in letters if not stored[i + 1].isdigit() and not stored[i - 1].isdigit()]
+    # Nor in a word that turns the sense: such a slip is not mended.
+    telling = [range(m.start(), m.end()) for m in re.finditer(r"\b(?:or|not)\b", stored)]
+    letters = [i for i in letters if not any(i in word for word in telling)]
     at = data.draw(st.sampled_from(letters))
     quote = f"{stored[:at]}{stored[at + 1 :]}"
     whole = "\n".join(text)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daemon.crew.prompts import prompt
-from daemon.desk import house
+from daemon.desk import house, layout
 from daemon.desk.evidence import Claim, Evidence
 from daemon.desk.house import Context, Manuscript, inspect, mended
-from daemon.sources.text import is_hidden
+from daemon.sources import text as plain_text
 
 SHARED = Path(__file__).parents[2] / "shared" / "corpora"
 ATTACKS = SHARED / "bipia" / "benchmark"
@@ -100,12 +103,32 @@ UNCITED = {"cites": False}
 COPIED = " ".join(LONG.split()[:60])
 FAIR = " ".join(LONG.split()[:40])
 INSTRUCTIONS = " ".join(prompt("writer").split()[:20])
+# Every eleventh word another one: no long run is left, many short ones are.
+REWORDED = " ".join(
+    "indeed" if index % 11 == 10 else word for index, word in enumerate(prompt("writer").split())
+)
 
 CASES = [
     # Every citation names evidence that a verified claim rests on.
     *keeps("citations_resolve", "One more [S2].", "Code has `x[0]`."),
     *breaks("citations_resolve", "One more [S3].", "One more [S1][S22].", "One more [S01]."),
-    *breaks("citations_resolve", markdown="Nothing is cited."),
+    *keeps("something_is_cited"),
+    *breaks("something_is_cited", markdown="Nothing is cited."),
+    Case("something_is_cited", True, changes={"markdown": "Links only."}, context=UNCITED),
+    # A citation stands where it can become a link.
+    *keeps("citations_stand_in_text", "One [S2], *two [S1]*.", "- One [S1]", "## One [S1]"),
+    *breaks(
+        "citations_stand_in_text",
+        "`x [S1]`",
+        "```\nx [S1]\n```",
+        "[S1](https://one.example/a)",
+        "[see [S1]](https://one.example/a)",
+        "[*S1*]",
+        "\\[S1\\]",
+        '[x](https://one.example/a "[S1]")',
+    ),
+    *breaks("citations_stand_in_text", title="On sluices [S1]"),
+    *breaks("citations_stand_in_text", description="On sluices [S1]"),
     Case("citations_resolve", False, context={"claims": CLAIMS[:2]}),
     Case("citations_resolve", False, context={"claims": ()}),
     Case("citations_resolve", True, changes={"markdown": "Links only."}, context=UNCITED),
@@ -115,8 +138,14 @@ CASES = [
         "It moved 1,000 and 42 [S1].",
         "It moved 42 [S2] and [S1].",
         "1. One [S1]\n2. Two\n3. Three",
-        "12) Twelve",
-        "IPv6, S3 and v2.1 are names.",
+        "1. One\n\n   Text.\n\n```\nx\n```\n\n2. Two\n3. Three",
+        "IPv6, S3, x86_64 and H264 are names.",
+        "It moved forty-two litres [S1].",
+        "It took 1 000 or 1’000 seconds, a thousand [S1].",
+        "It moved ٤٢, ４２ [S1].",
+        "[42 litres](https://one.example/a) [S1]",
+        "It moved `42` [S1].",
+        "One or two of them, and three more, ten in all.",
         "## 42 litres and 350 tonnes",
         "- It moved 42\n- of them [S1]",
     ),
@@ -132,10 +161,41 @@ CASES = [
         "It moved water, up to\n45. That is much [S1].",
         "| 7 |",
         "It costs .5 of it [S1].",
+        "43. litres are much.",
+        "It moved forty-three litres [S1].",
+        "It moved ٤٣ [S1].",
+        "It moved ４３ [S1].",
+        "It moved 4**3** [S1].",
+        "It moved _43_ [S1].",
+        "It moved 4&#51; [S1].",
+        "It moved `43` [S1].",
+        "It moved ca.43 [S1].",
+        "[43 litres](https://one.example/a) [S1]",
+        '[litres](https://one.example/a "43 litres") [S1]',
+        "It moved 42 % of it [S1].",
+        "It moved 42 million [S1].",
+        "It moved 42k [S1].",
+        "It moved -42 [S1].",
+        "It moved 42½ [S1].",
+        "It moved 42 350 litres [S1] [S2].",
+        "It is v43 [S1].",
+        "It is version 1.2.3 [S1].",
+        "On 3 May 2019 [S1].",
+        "The 43rd [S1].",
+        "- It moved 43 [S1]",
+        "> It moved 43 [S1]",
     ),
-    *keeps("numbers_are_quoted", title="42 litres", description="In 1000 seconds."),
-    *breaks("numbers_are_quoted", title="43 litres"),
-    *breaks("numbers_are_quoted", description="In 1001 seconds."),
+    Case("numbers_are_quoted", True, "A tenth of it, 5 to 10 % [S3], or 1.5m and 2,000,000 [S3].",
+         context={"claims": (*CLAIMS, Claim("", "From 5% to 10%, or 1.5m and 2 million", "S3"))}),
+    Case("numbers_are_quoted", False, "It was 2 billion [S3].",
+         context={"claims": (*CLAIMS, Claim("", "It was 2 million in all", "S3"))}),
+    *keeps("numbers_in_code_are_sourced", "```\nwait(350)\nreturn 0\n```", "```\nx[1]\n```"),
+    *breaks("numbers_in_code_are_sourced", "```\nThe pump moved 43 litres\n```",
+            "So:\n\n    busy_timeout = 5000"),
+    *keeps("numbers_of_head_are_quoted", title="42 litres", description="In 1000 seconds."),
+    *breaks("numbers_of_head_are_quoted", title="43 litres"),
+    *breaks("numbers_of_head_are_quoted", title="Forty-three litres"),
+    *breaks("numbers_of_head_are_quoted", description="In 1001 seconds."),
     Case("numbers_are_quoted", True, "Number 7.", {"title": "8 reads"}, UNCITED),
     # More than five words in quotation marks are a verified quote, word for word.
     *keeps(
@@ -147,6 +207,11 @@ CASES = [
         "A “penstock” is a “sluice that lets through”.",
         '`print("one two three four five six seven")`',
         '```\n"one two three four five six seven"\n```',
+        "It’s the keepers’ gate, the owners’ crank, and it isn’t what we’d call theirs.",
+        "It's the keepers' gate, the owners' crank, and it isn't what we'd call theirs.",
+        "In the '90s it was the keepers' own way to do things.",
+        'A 5" pipe and a 6" pipe or whatever else a plumber has.',
+        "Rock 'n' roll was what the keepers' children would rather hear.",
     ),
     *breaks(
         "quotations_are_quotes",
@@ -158,12 +223,45 @@ CASES = [
         "He said “we have *never* seen such a flood”.",
         '> "we have never seen such a flood"',
         "He said &quot;we have never seen such a flood&quot;.",
+        "He said 'we have never seen such a flood'.",
+        "He said ‘we have never seen such a flood’.",
+        "He said ‚we have never seen such a flood‘.",
+        "He said ‹we have never seen such a flood›.",
+        "He said »we have never seen such a flood«.",
+        "He said „we have never seen such a flood”.",
+        "He said 「we have never seen such a flood」.",
+        "He said 『we have never seen such a flood』.",
+        "He said ＂we have never seen such a flood＂.",
+        'He said “we have never seen such a flood".',
+        "He said “we have never seen such a flood and went home.",
+        "He said “so ‘we have never seen such a flood’ and left”.",
+        "He said “we have `never` seen such a flood”.",
+        "[“we have never seen such a flood”](https://one.example/a)",
+        "He said “It has never failed us … in ten winters”.",
     ),
+    # A block quote is a quotation, too.
+    *keeps(
+        "block_quotes_are_quotes",
+        "> It has never failed us in ten winters [S1]",
+        "> “It has never failed us in ten winters.” [S1]",
+        "> Seven valves hold 350 tonnes back. It has never failed us in ten winters.",
+        "> — Ada Keeper",
+    ),
+    *breaks(
+        "block_quotes_are_quotes",
+        "> We have never seen such a flood",
+        "> We saw it. It broke. They lied about it.",
+        "- > We have never seen such a flood",
+        "> > We have never seen such a flood",
+        "> It has never failed us in ten winters. So they lied.",
+    ),
+    Case("block_quotes_are_quotes", True, "> We have never seen such a flood", {}, UNCITED),
     *breaks("quotations_are_quotes", title="“We have never seen such a flood”"),
     *breaks("quotations_are_quotes", description="“We have never seen such a flood”"),
     Case("quotations_are_quotes", True, "“we have never seen such a flood”", {}, UNCITED),
     # No longer run of a source's words than a fair quotation.
     *keeps("nothing_is_copied", FAIR, f"{FAIR} [S1] {FAIR}", LONG[::-1]),
+    *breaks("nothing_is_copied", description=COPIED),
     *breaks(
         "nothing_is_copied",
         COPIED,
@@ -171,6 +269,10 @@ CASES = [
         f"> {COPIED}",
         COPIED.replace(" ", "\n"),
         COPIED.replace(" ", ", "),
+        COPIED.replace(" ", "-"),
+        COPIED.replace(" ", " [S1] "),
+        f"```\n{COPIED}\n```",
+        f"`{COPIED}`",
         f"*{COPIED[:60]}*{COPIED[60:]}",
     ),
     # It is not an earlier article again.
@@ -190,7 +292,9 @@ CASES = [
         "[one][x]\n\n[x]: https://one.example/a",
         "`https://evil.example`",
         "```\ncurl https://evil.example\n```",
-        "Version 1.2.3, e.g. this and.that",
+        "Version 1.2.3, e.g. this and.that, Node.js or README.md",
+        "[one](HTTPS://ONE.example/a)",
+        "As the author says [S1] (in passing).",
     ),
     *breaks(
         "links_are_known",
@@ -212,56 +316,135 @@ CASES = [
         "<a@b.example>",
         "[x](javascript:alert(1))",
         "[x](data:text/html,x)",
+        "[x](https://one.example@evil.example/a)",
+        "[x](https://οne.example/a)",
+        "[x](https://one.example/%61)",
+        "[x](https://one.example/a#frag)",
+        "ftp://evil.example/x",
+        "xhttps://evil.example",
+        "Write to a@b.example.",
+        "[x](<https://evil.example>)",
+        "[^1]: https://evil.example",
+        "[x]: https://one.example/a\n[x]: https://evil.example\n\n[x]",
+        "Text\n[x]: https://evil.example\nmore",
+        "[x] (//evil.example/p)",
+        "![https://evil.example](https://one.example/a) <https://evil.example>",
+        "[https://evil.example](https://one.example/a)",
         "See www.evil.example for more.",
         "[*x* `y`](https://evil.example)",
         "- > [x](https://evil.example)",
         "| [x](https://evil.example) |\n|---|\n| y |",
     ),
-    # No raw HTML, no images, no front matter, no Liquid, no mentions, nothing hidden.
-    *keeps(
-        "no_markup_tricks",
-        "```python\n@cache\ndef f(): ...\n```",
-        "```\n{{ x }} {% raw %} <script> ![x](y)\n```",
-        "Use `@cache`, `{{ x }}` and `<b>`.",
-        "Write to ada at blog, or a@b.example.",
-        "5 < 6 > 4 & a <- b, {x}, 100 %",
-        "A rule follows.\n\n---\n\nAnd more.",
-        "| a | b |\n|---|---|\n| c | d |",
-        "Emoji 🌊 and é, 日本.",
-    ),
+    # What a platform would act on is left out, each kind by its own rule.
+    *keeps("no_html", "```\n<script>\n```", "Use `<b>`.", "5 < 6 > 4 & a <- b, {x}, 100 %",
+           "Write \\<b\\> or &lt;b&gt;.", "| a | b |\n|---|---|\n| c | d |", "a <3 b, if a<b"),
     *breaks(
-        "no_markup_tricks",
+        "no_html",
         "<b>bold</b>",
         "<script>alert(1)</script>",
         "a <!-- hidden --> comment",
         "<!-- a block -->",
         "a <img src=x> b",
+        "a <img src=x onerror=alert(1)",
         "</div>",
         "<?php x ?>",
+        "<![CDATA[ x ]]>",
+        "<svg onload=alert(1)>",
+        "<details><summary>x</summary>",
+        "a <!-- never closed",
+    ),
+    *keeps("no_images", "```\n![x](y)\n```", "`![x](y)`", "So it is! [S1]"),
+    *breaks(
+        "no_images",
         "![x](https://one.example/a)",
         "![x][y]\n\n[y]: https://one.example/a",
         "![](x.png)",
         "[![x](https://one.example/a)](https://one.example/a)",
+        "&#33;![x](y)",
+        # Dev.to's Markdown lets space stand between the brackets.
+        "![x] (//evil.example/x.png)",
+        "![x][undefined]",
+    ),
+    *keeps("no_front_matter", "A rule follows.\n\n---\n\nAnd more."),
+    *breaks("no_front_matter", markdown=f"---\ntitle: x\n---\n\n{BODY}"),
+    *breaks("no_front_matter", markdown=f"\n ---\n{BODY}"),
+    *breaks("no_front_matter", markdown=f"\ufeff---\ntitle: x\n---\n{BODY}"),
+    *breaks("no_front_matter", markdown=f"\n\n\n---  \n{BODY}"),
+    *breaks("no_front_matter", markdown=f"--- # yaml\ntitle: x\n---\n{BODY}"),
+    *breaks("no_front_matter", markdown=f"+++\nx = 1\n+++\n{BODY}"),
+    *breaks("no_front_matter", markdown=f";;;\n{{}}\n;;;\n{BODY}"),
+    *keeps(
+        "no_liquid",
+        "```\n{{ x }} {% raw %}\n```",
+        "Use `{{ x }}` or `{% x %}`.",
+        "In {braces} and 100 % { of } it.",
+    ),
+    *breaks(
+        "no_liquid",
         "{{ x }}",
         "{% embed x %}",
+        "{%- embed x -%}",
         "&#123;&#123; x }}",
+        "&lbrace;&lbrace; x }}",
+        "\\{\\{ x \\}\\}",
+        "{&#37; embed x %}",
+        "{\\% embed x %}",
+        "A {{\nx\n}} over lines",
         '[x](https://one.example/a "{{ x }}")',
         "[x](https://one.example/a '{% x %}')",
-        # Dev.to shields code in backticks alone from its Liquid.
+        "[x](https://one.example/{{x}})",
+        # Dev.to shields code in backticks alone, by a pattern of its own.
         "~~~\n{% embed x %}\n~~~",
         "So:\n\n    {% embed x %}",
+        "A stray ` and then `{% embed x %}`",
+        "````\n```\n{% embed x %}\n````",
+        "```\n{% endraw %}{% embed x %}\n```",
+        "`{%endraw%}{% embed x %}`",
+        "| {{ x }} |\n|---|",
+    ),
+    *breaks("no_liquid", title="On {{ x }}"),
+    *breaks("no_liquid", description="On {% x %}"),
+    *breaks("no_liquid", tags=("{{x}}",)),
+    *keeps("no_mentions", "```python\n@cache\ndef f(): ...\n```", "Use `@cache`.",
+           "Write to ada at blog, or a@b.example.", "At 5 @ a piece."),
+    *breaks(
+        "no_mentions",
         "Thanks @ada.",
         "@ada",
         "(@ada)",
         "**@ada**",
+        "@**ada** and @ada",
         "\\@ada",
         "&#64;ada",
-        # Dev.to pages whatever matches \B@[a-z0-9_-]+ in a text node.
+        "&commat;ada",
+        "&#x40;ada",
+        "＠ada",
+        "﹫ada",
+        "[@ada](https://one.example/a)",
+        '[x](https://one.example/a "@ada")',
+        "é@ada",
+        # Dev.to pages whatever matches \\B@[a-z0-9_-]+ in a text node.
         ".@ada",
         "/@ada",
         "@@ada",
         "by`x`@ada",
         "## @ada",
+        "| @ada |\n|---|",
+        "> @ada",
+    ),
+    *breaks("no_mentions", title="On @ada"),
+    *breaks("no_mentions", description="By @ada"),
+    *breaks("no_mentions", tags=("@ada",)),
+    *keeps(
+        "nothing_is_hidden",
+        "Emoji 🌊 and é, 日本.",
+        "A family 👩\u200d👩\u200d👧\u200d👦, a heart ❤\ufe0f, a thumb 👍🏽, a key 1\ufe0f\u20e3.",
+        "Persian: می\u200cخواهم.",
+        "Hindi: हिन्दी, क्\u200dष, श्रीमान्\u200cजी.",
+        "Hebrew שָׁלוֹם and Arabic مرحبا بالعالم.",
+    ),
+    *breaks(
+        "nothing_is_hidden",
         "zero\u200bwidth",
         "bidi \u202e and back",
         "\u2066isolate\u2069",
@@ -271,53 +454,99 @@ CASES = [
         "soft\u00adhyphen",
         "private \ue000",
         "bytes 🌊\U000e0121",
+        "bytes 🌊\ufe0f\ufe0f\ufe0f",
+        "bytes a\ufe01b\ufe05",
+        "joined a\u200db",
+        "joined 👩\u200d\u200d👩",
         "&#8203;",
         "&zwj;",
         "`co\u200bde`",
+        "```\nco\u200bde\n```",
     ),
-    *breaks("no_markup_tricks", markdown=f"---\ntitle: x\n---\n\n{BODY}"),
-    *breaks("no_markup_tricks", markdown=f"\n ---\n{BODY}"),
-    *breaks("no_markup_tricks", markdown=f"+++\nx = 1\n+++\n{BODY}"),
-    *breaks("no_markup_tricks", title="On {{ x }}"),
-    *breaks("no_markup_tricks", title="On @ada"),
-    *breaks("no_markup_tricks", title="On \u200bsluices"),
-    *breaks("no_markup_tricks", description="By @ada"),
-    *breaks("no_markup_tricks", description="On {% x %}"),
-    *breaks("no_markup_tricks", description="On \u202esluices"),
-    *breaks("no_markup_tricks", tags=("a\u200bb",)),
-    # No secret, and no run of our own instructions.
-    *keeps("keeps_secrets", "The sk-line, ghp_ and AKIA are names.", "A short one.",
-           "You are the writer of a small publication, says the job advert."),
+    *breaks("nothing_is_hidden", title="On \u200bsluices"),
+    *breaks("nothing_is_hidden", description="On \u202esluices"),
+    *breaks("nothing_is_hidden", tags=("a\u200bb",)),
+    # Nothing of ours gets out.
+    *keeps("no_secret", "The sk-line, ghp_ and AKIA are names.", "A short one.",
+           "The token: a word. Set password = yours.", "Akiabcdefghijklmnopqr",
+           "over-time-that-with",
+           "See https://one.example/a:b@c."),
     *breaks(
-        "keeps_secrets",
+        "no_secret",
         "sk-abcdefghijklmnopqrstuv",
         "`sk-proj-abcdefghijklmnopqrstuv`",
+        "sk-or-v1-0123456789abcdef0123456789abcdef",
         "sk\\-abcdefghijklmnopqrstuv",
+        "sk-abcdefgh**ijklmnopqrstuv**",
+        "sk&#45;abcdefghijklmnopqrstuv",
         f"ghp_{'a1' * 18}",
+        f"github_pat_{'a1' * 18}",
+        f"glpat-{'a1' * 10}",
+        f"hf_{'aB' * 17}",
+        f"AIza{'aB3' * 11}aB",
+        f"sk_live_{'aB3' * 8}",
         "AKIAABCDEFGHIJKLMNOP",
         "xoxb-1234567890-abc",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
         "-----BEGIN RSA PRIVATE KEY-----",
         "-----BEGIN PRIVATE KEY-----",
+        "abcd-2efg-hijk-3lmn",
+        "postgres://user:hunter22@db.example/x",
+        'api_key = "a1b2c3d4e5f6g7h8i9"',
+        # One of our own, in whatever form.
         "The password is hunter2hunter2.",
+        "hunter2**hunter2**",
+        "hunter2 hunter2",
+        "h-u-n-t-e-r-2-h-u-n-t-e-r-2",
+        "HUNTER2HUNTER2",
+        "2retnuh2retnuh",
+        "hunter2%68unter2",
+        "68756e7465723268756e74657232",
+        "aHVudGVyMmh1bnRlcjI=",
+        "eHh4aHVudGVyMmh1bnRlcjJ4eHg=",
+        "eHhodW50ZXIyaHVudGVyMnh4",
+        "eGh1bnRlcjJodW50ZXIyeA==",
+        "[x](https://one.example/a?k=hunter2hunter2)",
+    ),
+    *breaks("no_secret", title="hunter2hunter2"),
+    *breaks("no_secret", description="sk-abcdefghijklmnopqrstuv"),
+    *breaks("no_secret", tags=("hunter2hunter2",)),
+    *keeps("no_instructions",
+           "You are the writer of a small publication, says the job advert."),
+    *breaks(
+        "no_instructions",
         INSTRUCTIONS,
         INSTRUCTIONS.upper(),
+        INSTRUCTIONS.replace(" ", " * "),
         f"```\n{INSTRUCTIONS}\n```",
         " ".join(prompt("editor").split()[30:50]),
         " ".join(prompt("researcher").split()[-20:]),
+        REWORDED,
     ),
-    *breaks("keeps_secrets", title="hunter2hunter2"),
-    *breaks("keeps_secrets", description="sk-abcdefghijklmnopqrstuv"),
     # Lengths and tags within what platforms take.
-    *keeps("fits_the_platforms", title="x" * 128, tags=("a", "b", "c", "d")),
-    *breaks("fits_the_platforms", title="x" * 129),
-    *breaks("fits_the_platforms", title=""),
-    *breaks("fits_the_platforms", tags=()),
-    *breaks("fits_the_platforms", markdown="word " * 59),
-    *breaks("fits_the_platforms", markdown=f"{'word ' * 59}{'[S1] ' * 9}"),
-    *breaks("fits_the_platforms", markdown="é" * 410_000 + " word" * 99),
-    Case("fits_the_platforms", False, context={"words_min": 200, "words_max": 300}),
-    Case("fits_the_platforms", False, context={"words_min": 20, "words_max": 40}),
+    *keeps("title_fits", title="x" * 128),
+    *breaks("title_fits", title="x" * 129),
+    *breaks("title_fits", title=""),
+    *breaks("title_fits", title=" "),
+    *breaks("title_fits", title="a\nb"),
+    *keeps("tags_fit", tags=("a", "b", "c", "d")),
+    *keeps("tags_fit", tags=("x" * 30, "y" * 30, "z" * 30, "w" * 30)),
+    *breaks("tags_fit", tags=()),
+    *breaks("tags_fit", tags=("a", "b", "c", "d", "e")),
+    *breaks("tags_fit", tags=("x" * 31,)),
+    *breaks("tags_fit", tags=("A",)),
+    *breaks("tags_fit", tags=("c++",)),
+    *keeps("body_fits", markdown="é" * 390_000),
+    *breaks("body_fits", markdown="é" * 410_000 + " word" * 99),
+    *keeps("long_enough", markdown="word " * 60),
+    *keeps("long_enough", markdown="水" * 120),
+    *breaks("long_enough", markdown="word " * 59),
+    *breaks("long_enough", markdown=f"{'word ' * 59}{'[S1] ' * 9}"),
+    *keeps("length_is_wanted"),
+    Case("length_is_wanted", False, context={"words_min": 200, "words_max": 300}),
+    Case("length_is_wanted", False, context={"words_min": 20, "words_max": 40}),
+    *keeps("reads_easily", "It is plain. " * 60),
+    *breaks("reads_easily", "institutional interoperability considerations notwithstanding " * 40),
     # Headings begin at the second level and skip none.
     *keeps("headings_are_sound", "### Deeper\n\n#### Still deeper\n\n## Back\n\n### Again",
            "```\n# a comment\n```", "Not a #heading\n#at all"),
@@ -375,9 +604,12 @@ def test_the_wanted_length_is_taken_with_a_tenth_of_patience(
     assert (inspect(made, replace(CONTEXT, words_min=low, words_max=high)) == []) == kept
 
 
+ADVICE = ("nothing_is_worn_out", "reads_easily", "length_is_wanted")
+
+
 def test_every_other_rule_refuses() -> None:
     for case in CASES:
-        if case.keeps or case.rule == "nothing_is_worn_out" or case.context:
+        if case.keeps or case.rule in ADVICE:
             continue
         assert all(finding.refuses for finding in case.findings()), case
 
@@ -388,6 +620,191 @@ def test_a_secret_is_not_shown_in_a_context() -> None:
 
 def test_an_empty_manuscript_is_refused_and_nothing_raises() -> None:
     assert {"length", "tags", "citations"} <= refused(Manuscript("", "", (), ""))
+
+
+# The body as it goes out
+
+READ_AT = datetime(2026, 11, 3, tzinfo=UTC)
+OUT = replace(CONTEXT, links=CONTEXT.links | {layout.target(EVIDENCE["S2"].url)})
+
+
+def out(evidence: dict[str, Evidence] | None = None) -> str:
+    return layout.article(BODY, evidence or EVIDENCE, run="run-7", read_at=READ_AT)
+
+
+def out_findings(body: str) -> list[house.Finding]:
+    return house.inspect_body(body, GOOD, OUT, run="run-7")
+
+
+def test_a_body_passes_with_its_sources_and_its_disclosure() -> None:
+    assert out_findings(out()) == []
+    digest = layout.digest("Links.\n\n> One", run="run-7")
+    assert out_findings(digest) == []
+
+
+UNDISCLOSED: dict[str, Callable[[str], str]] = {
+    "none": lambda body: body.rsplit("---", 1)[0],
+    "of another run": lambda body: body.replace("run-7", "run-8"),
+    "not at the end": lambda body: f"{body}\n\nWritten by hand.",
+    "in a comment": lambda body: re.sub(r"\*(Researched.*)\*", r"<!-- \1 -->", body),
+    "in code": lambda body: re.sub(r"\*(Researched.*)\*", r"`\1`", body),
+    "in a code block": lambda body: re.sub(r"\*(Researched.*)\*", r"    \1", body),
+    "in a quotation": lambda body: re.sub(r"\*(Researched.*)\*", r"> \1", body),
+}
+
+
+@pytest.mark.parametrize("how", UNDISCLOSED)
+def test_a_body_without_a_disclosure_that_shows_is_refused(how: str) -> None:
+    found = out_findings(UNDISCLOSED[how](out()))
+    assert "disclosure" in {finding.rule for finding in found if finding.refuses}
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ("[x](https://evil.example)", "links"),
+        ("{% embed x %}", "liquid"),
+        ("Thanks @ada", "mentions"),
+        ("<b>x</b>", "html"),
+        ("![x](https://one.example/a)", "images"),
+        ("a\u200bb", "hidden"),
+        ("hunter2hunter2", "secrets"),
+        ("So [S1].", "citations"),
+    ],
+)
+def test_what_comes_in_after_the_manuscript_was_passed_is_found(body: str, rule: str) -> None:
+    assert rule in {finding.rule for finding in out_findings(f"{body}\n\n{out()}")}
+
+
+def test_no_title_of_a_source_makes_a_body_fail() -> None:
+    for title in ["@ada {{x}} {% raw %}", "<b>www.evil.example</b>", "![x](//evil.example) \u202e"]:
+        evidence = {name: replace(source, title=title) for name, source in EVIDENCE.items()}
+        assert out_findings(out(evidence)) == [], title
+
+
+# Announcements
+
+POST = "What a sluice lets through, and why no more: 42 litres, measured."
+
+
+def post_rules(*posts: str, context: Context = CONTEXT) -> set[str]:
+    return {finding.rule for finding in house.inspect_announcement(posts, context)}
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        POST,
+        "x" * 300,
+        "👩\u200d👩\u200d👧\u200d👦" * 100,
+        "The keeper: “It has never failed us in ten winters”",
+        "It’s the keepers’ gate; Node.js and README.md aren’t addresses.",
+        "Two tags #water #gates",
+        "Issue #42 of it",
+        "नमस्ते दुनिया, مرحبا, שלום",
+    ],
+)
+def test_an_honest_post_passes(post: str) -> None:
+    assert house.inspect_announcement([post], CONTEXT) == []
+
+
+POSTS = {
+    "": "length",
+    "x" * 301: "length",
+    "é" * 301: "length",
+    "👩\u200d👩\u200d👧\u200d👦" * 150: "length",
+    "See https://evil.example": "links",
+    "See www.evil.example": "links",
+    "See evil.example/x": "links",
+    "See blog.evil.com": "links",
+    "Mail a@b.example": "links",
+    "Thanks @ada.bsky.social": "mentions",
+    "Thanks ＠ada": "mentions",
+    "#one #two #three": "hashtags",
+    "It moved 43 litres": "numbers",
+    "It moved forty-three litres": "numbers",
+    "He said “we have never seen such a flood”": "quotations",
+    "He said 'we have never seen such a flood'": "quotations",
+    " ".join(LONG.split()[:41])[:300]: "copying",
+    "a\u200bb": "hidden",
+    "hunter2 hunter2": "secrets",
+    "{{ x }}": "liquid",
+    "So it is [S1]": "citations",
+}
+
+
+@pytest.mark.parametrize("post", POSTS)
+def test_a_post_is_held_to_the_rules_of_the_article(post: str) -> None:
+    found = house.inspect_announcement([POST, post], CONTEXT)
+    assert POSTS[post] in {finding.rule for finding in found}
+    assert all(finding.message.startswith("post 2: ") for finding in found)
+
+
+def test_a_place_in_a_thread_is_no_number_and_saying_it_twice_is_found() -> None:
+    assert post_rules(f"{POST} 1/2", "And more of it 2/2") == set()
+    assert post_rules(f"{POST} 1/9") == {"numbers"}
+    assert post_rules(POST, POST) == {"repeat"}
+    assert post_rules() == {"length"}
+
+
+def test_a_digest_is_announced_without_quotes() -> None:
+    assert (
+        post_rules("Five new reads, 3 of them long", context=replace(CONTEXT, cites=False)) == set()
+    )
+
+
+# A model acts on what it is told
+
+
+def test_a_finding_says_what_where_and_what_to_do() -> None:
+    told = {
+        "It moved 43 litres [S1].": ("43", "leave it out"),
+        "Thanks to @ada for it.": ("to @ada for", "without the @"),
+        "See {{ x }} there.": ("{{ x }}", "backticks"),
+        "A <b>bold</b> one.": ("<b>", "Markdown"),
+        "See [x](https://evil.example).": ("https://evil.example", "remove"),
+        "One more [S9].": ("[S9]", "S1, S2"),
+        "He said “we have never seen such a flood”.": ("never seen such", "quote"),
+        "ze\u200bro": ("zero", "U+200B"),
+    }
+    for text, (where, what) in told.items():
+        said = " ".join(str(finding) for finding in inspect(adding(text), CONTEXT))
+        assert where in said, said
+        assert what in said, said
+
+
+def test_a_secret_is_not_repeated_in_what_is_said_of_it() -> None:
+    for text in ("hunter2hunter2", "sk-abcdefghijklmnopqrstuv"):
+        assert text not in " ".join(map(str, inspect(adding(f"{text}."), CONTEXT)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ",
+        "@",
+        "eyJa.",
+        "abcd-",
+        "`",
+        "```\n",
+        "'a ",
+        "“a ",
+        "[",
+        "![x] ",
+        "1 000 ",
+        "one and ",
+        "[x]:",
+        "a.b@",
+        "</",
+    ],
+)
+def test_no_text_a_model_can_send_keeps_the_desk_busy(text: str) -> None:
+    long = replace(GOOD, markdown=text * (60_000 // len(text)))
+    inspect(GOOD, CONTEXT)
+    started = time.perf_counter()
+    inspect(mended(long), CONTEXT)
+    # Half a second where everything is linear; minutes where one pattern is not.
+    assert time.perf_counter() - started < 8
 
 
 # Hostile strings, from corpora
@@ -409,11 +826,11 @@ def test_every_known_injection_is_refused_with_the_link_and_image_it_brings() ->
     for text in found:
         hostile = f"{text} [more](https://evil.example/?q=1) ![x](https://evil.example/x.png)"
         made = mended(adding(hostile))
-        assert {"links", "markup"} <= refused(made), text
+        assert {"links", "images"} <= refused(made), text
         only_link = mended(adding(f"{text} [more](https://evil.example/)"))
         assert "links" in refused(only_link), text
         only_image = mended(adding(f"{text} ![x](https://one.example/a)"))
-        assert "markup" in refused(only_image), text
+        assert "images" in refused(only_image), text
 
 
 def naughty() -> list[str]:
@@ -426,7 +843,7 @@ def naughty() -> list[str]:
 
 def hidden_in(manuscript: Manuscript) -> list[str]:
     every = (manuscript.title, manuscript.description, *manuscript.tags, manuscript.markdown)
-    return [hex(ord(c)) for text in every for c in text if is_hidden(c)]
+    return [hex(ord(c)) for text in every for c in plain_text.hidden_in(text)]
 
 
 def test_no_naughty_string_makes_a_rule_fail_or_hides_after_mending() -> None:

@@ -118,17 +118,16 @@ def test_an_address_cannot_end_its_link_early(url: str) -> None:
 
 TITLES = [
     "Plain",
-    "[link](https://evil.example)",
-    "](https://evil.example)",
+    "[link](evil.example)",
+    "](evil.example)",
     "*stars* and _lines_ and __more__",
     "`code` and ``more``",
     "<b>bold</b><script>alert(1)</script>",
-    "<https://evil.example>",
-    "![image](https://evil.example/i.png)",
+    "<evil.example>",
+    "![image](evil.example/i.png)",
     "a \\ b \\] c\\",
     "# heading #",
     "~~gone~~ | table | cell",
-    "{{ liquid }} {% raw %}",
     "AT&T &amp; &lt;b&gt; &copy;",
     "5 > 3 < 4",
     "Très “élégant” – 日本語 🌊",
@@ -139,6 +138,28 @@ TITLES = [
 def test_a_title_shows_as_it_is_and_makes_no_markup(title: str) -> None:
     listed = links(article("So it is [S1].", titled(title)))
     assert listed == [("[1]", "https://one.example/a"), (title, "https://one.example/a")]
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("{{ liquid }} {% raw %}", "{ { liquid }} { % raw %}"),
+        ("By @ada and @@bob", "By ada and bob"),
+        ("On https://evil.example", "On evil.example"),
+        ("On www.evil.example", "On evil.example"),
+        ("Mail a@b.example", "Mail a at b.example"),
+        ("ze\u200bro \u202e\nlines", "zero lines"),
+    ],
+)
+def test_a_title_pages_nobody_runs_nothing_and_links_to_its_source_alone(
+    title: str, shown: str
+) -> None:
+    assert links(article("So it is [S1].", titled(title)))[1:] == [(shown, "https://one.example/a")]
+
+
+def test_an_address_with_a_template_in_it_runs_nowhere() -> None:
+    text = article("So it is [S1].", titled("One", "https://one.example/?q={{7}}&r={%x%}"))
+    assert "{" not in text
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=40))

@@ -58,15 +58,23 @@ MARKUP = st.lists(
 ).map("".join)
 
 
+# Where they change what a reader sees, joiners stay; their cases are tabled below.
+WORKING = "\u200c\u200d\ufe0e\ufe0f"
+SHOWN = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08e2"
+
+
 def hidden_in(result: str) -> list[str]:
     """What should not be there, by a definition of our own."""
     return [
         hex(ord(c))
         for c in result
-        if (c < " " and c != "\n")
-        or 0x7F <= ord(c) < 0xA0
-        or 0xE0000 <= ord(c) <= 0xE0FFF
-        or (unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn", "Cc") and c != "\n")
+        if c not in WORKING + SHOWN
+        and (
+            (c < " " and c != "\n")
+            or 0x7F <= ord(c) < 0xA0
+            or 0xE0000 <= ord(c) <= 0xE0FFF
+            or (unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn", "Cc") and c != "\n")
+        )
     ]
 
 
@@ -148,6 +156,52 @@ def test_a_character_that_shows_nothing_is_taken_out(name: str) -> None:
 @pytest.mark.parametrize("character", "aÄß中ع🙂‚–—… \n\t\u0301")
 def test_a_character_that_shows_something_stays(character: str) -> None:
     assert not text.is_hidden(character)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "श्रीमान्\u200cजी",
+        "👩\u200d👩\u200d👧\u200d👦",
+        "🏳\ufe0f\u200d🌈",
+        "👩🏽\u200d🚒",
+        "❤\ufe0f",
+        "1\ufe0f\u20e3",
+        "שָׁלוֹם",
+        "مرحبا",
+        "\u0600٤٣",
+    ],
+)
+def test_a_joiner_stays_where_it_changes_what_is_seen(raw: str) -> None:
+    assert text.clean(raw) == raw
+    assert text.hidden_in(raw) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("a\u200db", "ab"),
+        ("a\u200cb", "ab"),
+        ("👩\u200d\u200d👩", "👩👩"),
+        ("❤\ufe0f\ufe0f", "❤\ufe0f"),
+        ("a\ufe0f", "a"),
+        ("5\ufe0f", "5"),
+        ("a\ufe01b", "ab"),
+        ("\u200da", "a"),
+    ],
+)
+def test_a_joiner_with_nothing_to_do_is_taken_out(raw: str, cleaned: str) -> None:
+    assert text.clean(raw) == cleaned
+    assert text.hidden_in(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "count"), [("one two", 2), ("水を運ぶ", 2), ("हिन्दी भाषा", 2), ("", 0), ("ab 水", 2)]
+)
+def test_words_are_counted_where_a_script_sets_no_spaces(raw: str, count: int) -> None:
+    assert text.word_count(raw) == count
 
 
 @pytest.mark.parametrize(

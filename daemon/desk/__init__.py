@@ -1,6 +1,13 @@
 """
 What code checks before anything goes out. It has the last word.
 
-    evidence  quotes and numbers against stored text
-    house     the rules an article must keep, each a named check
+    evidence      quotes against stored text
+    figures       numbers, read one way however they are written
+    manuscript    what is judged, by what, and what is said of it
+    markdown      a text read once: what readers see, what platforms make of it
+    rules         the rules an article must keep, each a named check
+    mending       what has one right fix
+    announcement  the same rules for short posts
+    house         the front door: inspect, inspect_body, inspect_announcement, mended
+    layout        from a manuscript to the text that goes out
 """

@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from daemon.desk.evidence import Evidence
-from daemon.desk.house import CITATION
+from daemon.desk.markdown import CITATION, read
+from daemon.desk.mending import without_addresses, without_mentions
+from daemon.sources.text import without_hidden
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~{}]|&(?=#?\w+;))")
+_NOBODY = "No person wrote this text."
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
@@ -22,15 +25,19 @@ def article(markdown: str, evidence: Mapping[str, Evidence], *, run: str, read_a
     """The body of an article with its sources and its disclosure."""
     # `![…](…)` would be an image.
     markdown = re.sub(r"!(?=\[S\d+\])", "! ", markdown)
-    order = list(dict.fromkeys(f"S{number}" for number in CITATION.findall(markdown)))
+    cited = dict.fromkeys(f"S{number}" for number in CITATION.findall(markdown))
+    # One that leads nowhere stays as it is, for the desk to find.
+    order = [source for source in cited if source in evidence]
     number_of = {source: index for index, source in enumerate(order, start=1)}
 
     def link(citation: re.Match[str]) -> str:
         source = f"S{citation[1]}"
+        if source not in number_of:
+            return citation[0]
         return f"[[{number_of[source]}]]({target(evidence[source].url)})"
 
     listed = "\n".join(
-        f"{number_of[source]}. [{escape(evidence[source].title)}]({target(evidence[source].url)})"
+        f"{number_of[source]}. [{inert(evidence[source].title)}]({target(evidence[source].url)})"
         for source in order
     )
     return (
@@ -47,7 +54,22 @@ def digest(markdown: str, *, run: str) -> str:
 
 def disclosure(run: str, done: str) -> str:
     """The visible closing line."""
-    return f"{done} autonomously by software, Penstock, in run {run}. No person wrote this text."
+    return f"{done} autonomously by software, Penstock, in run {run}. {_NOBODY}"
+
+
+def disclosed(body: str, *, run: str) -> bool:
+    """Whether a body ends by saying, where a reader sees it, that software wrote it in this run."""
+    blocks = read(body).blocks
+    if not blocks or blocks[-1].quoted or blocks[-1].heading:
+        return False
+    return blocks[-1].spoken.endswith(f"by software, Penstock, in run {run}. {_NOBODY}")
+
+
+def inert(text: str) -> str:
+    """A stranger's words as Markdown that shows them, pages nobody, links nowhere, runs nothing."""
+    plain = without_mentions(without_addresses(" ".join(without_hidden(text).split())))
+    # Dev.to runs templates after Markdown, so that no escape holds them off.
+    return escape(re.sub(r"(?<=\{)(?=[%{])", " ", plain))
 
 
 def escape(text: str) -> str:
@@ -57,8 +79,8 @@ def escape(text: str) -> str:
 
 def target(url: str) -> str:
     """An address that Markdown cannot end early."""
-    for character, code in (("(", "%28"), (")", "%29"), ("<", "%3C"), (">", "%3E"), ("\\", "%5C")):
-        url = url.replace(character, code)
+    for character in "()<>\\{}":
+        url = url.replace(character, f"%{ord(character):02X}")
     return _ENTITY.sub("&amp;", url)
 
 

@@ -6,6 +6,8 @@ import html
 import re
 import unicodedata
 
+import regex
+
 # Neither pattern can look past the next "<", so both are linear in what strangers send.
 _BLOCK = re.compile(
     r"</?(?:p|div|br|li|ul|ol|h[1-6]|tr|table|blockquote|pre|section|article)\b[^<>]*>",
@@ -16,6 +18,18 @@ _UNSEEN = re.compile(r"<(script|style|noscript)\b[^<>]*>", re.IGNORECASE)
 MARKUP_MAX = 200_000
 # Shown as nothing, though Unicode calls them letters or marks; some can carry bytes.
 _BLANK = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0")
+# Format characters that show: signs that enclose the numbers behind them.
+_SHOWN_FORMAT = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08e2")
+# Where a joiner or selector changes what is seen: RFC 5892, appendix A, and emoji sequences.
+_LEGITIMATE = regex.compile(
+    r"(?<=\p{Canonical_Combining_Class=Virama})[\u200c\u200d](?=[\p{L}\p{M}])"
+    r"|(?<=[\p{Joining_Type=D}\p{Joining_Type=L}]\p{Joining_Type=T}*+)\u200c"
+    r"(?=(?:(?!\u200c)\p{Joining_Type=T})*[\p{Joining_Type=D}\p{Joining_Type=R}])"
+    r"|(?<=\p{Extended_Pictographic}(?:\p{Emoji_Modifier}|\ufe0f)?)\u200d"
+    r"(?=\p{Extended_Pictographic})"
+    r"|(?<=[\p{Extended_Pictographic}\p{Emoji_Modifier}])[\ufe0e\ufe0f]"
+    r"|(?<=[0-9#*])\ufe0f(?=\u20e3)"
+)
 _SPACE = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\s*\n\s*")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÞА-Я])|\n+")
@@ -23,20 +37,58 @@ _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A
 
 def is_hidden(character: str) -> bool:
     """
-    Whether a character shows nothing and may carry something.
+    Whether a character, by itself, shows nothing and may carry something.
 
     Control, format (zero-width, bidi overrides, the tag block), private-use and unassigned
     characters, fillers and the variation selectors that carry bytes; not newline and tab.
     """
     if character in "\n\t":
         return False
+    if character in _SHOWN_FORMAT:
+        return False
     hidden = unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Cn")
-    return hidden or character in _BLANK or "\U000e0100" <= character <= "\U000e01ef"
+    return (
+        hidden
+        or character in _BLANK
+        or "\ufe00" <= character <= "\ufe0d"
+        or "\U000e0100" <= character <= "\U000e01ef"
+    )
+
+
+def hidden_in(text: str) -> list[str]:
+    """
+    Every character of a text that shows nothing and has no work to do where it stands.
+
+    Joiners have work in Persian, in the scripts of India and between emoji, and the emoji
+    selector behind an emoji.
+    """
+    if text.isascii() and text.isprintable():
+        return []
+    return [found for found in _LEGITIMATE.sub("", text) if _is_idle(found)]
+
+
+def without_hidden(text: str) -> str:
+    """The text without the characters that `hidden_in` finds."""
+    if not hidden_in(text):
+        return text
+    kept, position = [], 0
+    for legitimate in _LEGITIMATE.finditer(text):
+        kept.append("".join(c for c in text[position : legitimate.start()] if not _is_idle(c)))
+        kept.append(legitimate[0])
+        position = legitimate.end()
+    kept.append("".join(c for c in text[position:] if not _is_idle(c)))
+    out = "".join(kept)
+    # What stood between two characters may have been what kept a joiner idle, or at work.
+    return out if out == text else without_hidden(out)
+
+
+def _is_idle(character: str) -> bool:
+    return is_hidden(character) or character in "\ufe0e\ufe0f"
 
 
 def clean(text: str) -> str:
     """Text without hidden characters, single spaces, one newline between lines."""
-    shown = "".join(" " if c == "\u00a0" else c for c in text if not is_hidden(c))
+    shown = without_hidden(text.replace("\u00a0", " "))
     return _LINES.sub("\n", _SPACE.sub(" ", shown)).strip()
 
 
@@ -73,12 +125,34 @@ def shortened(full: str, length_max: int) -> str:
     return full[: length_max - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
 
 
-_WORD = re.compile(r"[^\W_]+(?:['’.+#-][^\W_]+)*[+#]*")
+# Marks are part of a word: without its vowel signs a Hindi word would fall to pieces.
+_PART = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*"
+_WORD = regex.compile(rf"{_PART}(?:['’.+#-]{_PART})*[+#]*")
+_JOINERS = str.maketrans("", "", "\u200c\u200d\ufe0e\ufe0f")
+# Scripts that set no space between words.
+_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 
 
 def words(text: str) -> list[str]:
     """Lower-case words, as they are compared everywhere."""
-    return _WORD.findall(text.casefold())
+    return list(_WORD.findall(text.casefold().translate(_JOINERS)))
+
+
+def is_word_inner(character: str) -> bool:
+    """Whether a word goes on with this character; a script without spaces has no such."""
+    if _UNSPACED.match(character):
+        return False
+    return character == "_" or unicodedata.category(character)[0] in "LNM"
+
+
+def word_count(text: str) -> int:
+    """
+    Words, where a script sets no spaces counted as two characters a word.
+
+    A rough measure for limits on length; not how words are compared.
+    """
+    unspaced = len(_UNSPACED.findall(text))
+    return len(words(_UNSPACED.sub(" ", text))) + -(-unspaced // 2)
 
 
 _COMMON = frozenset(

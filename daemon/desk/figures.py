@@ -1,0 +1,168 @@
+"""
+Numbers in prose: read one way, however they are written.
+
+Digits of any script, thousands set apart by commas, apostrophes or spaces, fractions, signs,
+percent, millions, versions, and English number words. 7.10 is not 7.1; 1.5 million is 1,500,000.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+# Smaller ones in words are as often pronouns and counts of the text's own parts as facts.
+WORDS_LEAST = 11
+_SCALES = {
+    "hundred": 100, "thousand": 1_000, "thousands": 1_000, "tausend": 1_000,
+    "million": 10**6, "millions": 10**6, "millionen": 10**6, "millones": 10**6, "mio": 10**6,
+    "mn": 10**6, "billion": 10**9, "billions": 10**9, "bn": 10**9, "milliard": 10**9,
+    "milliards": 10**9, "milliarden": 10**9, "mrd": 10**9, "trillion": 10**12,
+    "trillions": 10**12,
+}  # fmt: skip
+# Digits behind a letter (IPv6, S3) are part of a name; behind a v alone they are a version.
+_NUMBER = re.compile(
+    r"(?<![^\W_])(?<!\w_)(?<!\d[.,])(?:[vV](?=\d))?"
+    r"(?P<sign>(?<![-\w)\]])-(?=[\d.]))?"
+    r"(?P<figure>(?:\d+ )?\d+⁄\d+|\d+(?:[.,]\d+)*(?:[eE][+-]?\d+(?!\w))?|\.\d+)"
+    rf"(?:(?P<thousands>[kK](?!\w))|[ -]?(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
+    r"(?P<percent>\s?(?:%|percent\b|per cent\b|percentage points?\b|Prozent\b|pour ?cent\b))?"
+)
+_RANGE = re.compile(r"\s*(?:-|–|—|to|and|or|bis|und|oder)\s*")
+_UNITS = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14,
+    "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
+}  # fmt: skip
+_TENS = {
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70,
+    "eighty": 80, "ninety": 90,
+}  # fmt: skip
+_LARGE = {"thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SMALL = "|".join(sorted([*_UNITS, *_TENS], key=len, reverse=True))
+_GROUP = "|".join(["hundred", *_LARGE])
+# A bare million has its number in digits before it, or none.
+_SPELT_RUN = re.compile(
+    rf"\b(?:a[ ](?:{_GROUP})|{_SMALL})\b(?:(?:[ -]|[ ]and[ ])(?:{_SMALL}|{_GROUP})\b)*",
+    re.IGNORECASE,
+)
+_THOUSANDS = re.compile(r"(?<=\d)[,'’](?=\d{3}(?!\d))")
+_SPACED = re.compile(r"(?<![\d.,])(?<!\w)[1-9]\d{0,2}(?: \d{3})+(?![\d])(?![.,]\d)")
+
+
+def numbers(text: str) -> frozenset[str]:
+    """Every number in digits: 1,000 is 1000, 40 % is 40%, and 7.10 is not 7.1."""
+    return frozenset(figure.shown() for figure in _figures(normalised(text)))
+
+
+def stated(text: str) -> frozenset[str]:
+    """Every number a text states, in digits and, from eleven on, in words."""
+    return numbers(_in_digits(text, WORDS_LEAST))
+
+
+def borne_out(quote: str) -> frozenset[str]:
+    """Every number that words of a source bear out: also without its sign or percent."""
+    figures = _figures(normalised(_in_digits(quote, 0)), as_ranges=False)
+    ranged = _figures(normalised(_in_digits(quote, 0)))
+    every = {form for figure in (*figures, *ranged) for form in figure.forms()}
+    # What a source writes in words may be quoted in words of a compound, too.
+    return frozenset(every) | numbers(quote)
+
+
+def normalised(text: str) -> str:
+    """Text with decimal digits of any script as ASCII, and no separators in thousands."""
+    plain = text if text.isascii() else "".join(map(_plain, text))
+    plain = unicodedata.normalize("NFKC", plain)
+    plain = _SPACED.sub(lambda found: found[0].replace(" ", ""), plain)
+    return _THOUSANDS.sub("", plain)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    digits: str
+    negative: bool
+    percent: bool
+    scale: int
+
+    def shown(self) -> str:
+        value = self.digits if self.scale == 1 else _scaled(self.digits, self.scale)
+        return f"{'-' if self.negative else ''}{value}{'%' if self.percent else ''}"
+
+    def forms(self) -> Iterator[str]:
+        yield self.shown()
+        yield replace(self, negative=False).shown()
+        yield replace(self, percent=False).shown()
+        yield replace(self, negative=False, percent=False).shown()
+
+
+def _figures(text: str, *, as_ranges: bool = True) -> list[_Figure]:
+    found: list[_Figure] = []
+    following: tuple[_Figure, int] | None = None
+    for match in reversed(list(_NUMBER.finditer(text))):
+        scale = 1_000 if match["thousands"] else _SCALES.get((match["scale"] or "").casefold(), 1)
+        percent = match["percent"] is not None
+        figure = _Figure(match["figure"], match["sign"] is not None, percent, scale)
+        # 5 to 10 % is 5 % to 10 %.
+        if as_ranges and following and scale == 1 and not percent:
+            after, start = following
+            if _RANGE.fullmatch(text[match.end("figure") : start]):
+                figure = replace(figure, percent=after.percent, scale=after.scale)
+        found.append(figure)
+        following = figure, match.start()
+    return found
+
+
+def _scaled(digits: str, scale: int) -> str:
+    if "⁄" in digits or digits.count(".") + digits.count(",") > 1:
+        return f"{digits}*{scale}"
+    value = Decimal(digits.replace(",", ".")) * scale
+    return str(int(value)) if value == value.to_integral_value() else str(value.normalize())
+
+
+def _plain(character: str) -> str:
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    if "<fraction>" in unicodedata.decomposition(character):
+        return f" {unicodedata.normalize('NFKC', character)}"
+    return {"٫": ".", "٬": ",", "−": "-"}.get(character, character)
+
+
+def _in_digits(text: str, least: int) -> str:
+    """Text with number words as digits, where they make a number of at least so much."""
+
+    def written(run: re.Match[str]) -> str:
+        out: list[str] = []
+        for value, spelt in _read(run[0]):
+            out.append(str(value) if value >= least else spelt)
+        return " and ".join(out)
+
+    return _SPELT_RUN.sub(written, text)
+
+
+def _read(run: str) -> Iterator[tuple[int, str]]:
+    """The numbers in a run of number words: forty-two, or one and two."""
+    total = part = 0
+    taken: list[str] = []
+    last = 10**15  # nothing smaller than what may follow
+    for word in re.findall(r"[a-z]+", run.casefold()):
+        if word == "a":
+            part, last, taken = 1, 1, [word]
+            continue
+        if word == "and":
+            continue
+        if word in _LARGE:
+            total, part, last = total + (part or 1) * _LARGE[word], 0, 10**15
+        elif word == "hundred":
+            part, last = (part or 1) * 100, 100
+        else:
+            value = _UNITS.get(word, _TENS.get(word, 0))
+            # Only forty takes a two behind it, and only a hundred takes both.
+            fits = last > 99 or (last in _TENS.values() and 0 < value < 10)
+            if not fits:
+                yield total + part, " ".join(taken)
+                total, part, taken = 0, 0, []
+            part, last = part + value, max(value, 1)
+        taken.append(word)
+    yield total + part, " ".join(taken)

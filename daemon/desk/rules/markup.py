@@ -1,0 +1,101 @@
+"""Nothing that a platform would act on, and nothing that does not show."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from daemon.desk.manuscript import Context, Finding, Manuscript, around, excerpt
+from daemon.desk.markdown import open_to_liquid, read, same_address
+from daemon.sources.text import hidden_in
+
+# Forem pages \B@[a-z0-9_-]+ in a text node, and its \B is one of ASCII.
+_MENTION = re.compile(r"(?<![A-Za-z0-9_])@(?=[\w-])")
+_LIQUID = re.compile(r"\{\\?[%{]")
+_FRONT_MATTER = re.compile(r"[\s\ufeff]*(?:-{3,}|\+{3,}|;{3,})")
+# What CommonMark leaves as text for want of an end, and a laxer reader does not.
+_UNCLOSED_TAG = re.compile(r"<(?:/[a-zA-Z]|[a-zA-Z][\w-]*(?:\s+[\w:-]+\s*=|/)|!--|!\[CDATA|\?\w)")
+# Redcarpet lets space stand between the brackets of an image.
+_LOOSE_IMAGE = re.compile(r"!\[[^\]\n]{0,300}\]\s*[(\[]")
+
+
+def links_are_known(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """It links only to what was read for it."""
+    known = {same_address(url) for url in context.links}
+    for url in sorted(read(manuscript.markdown).links):
+        if same_address(url) not in known:
+            yield Finding("links", f"{url[:120]} was not read for this article; remove the link")
+
+
+def no_html(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """No raw HTML: no element, comment, CDATA or processing instruction, closed or not."""
+    reading = read(manuscript.markdown)
+    found = reading.html[0] if reading.html else None
+    if found is None and (tag := _UNCLOSED_TAG.search(reading.unescaped)):
+        found = around(reading.unescaped, tag.start(), tag.end())
+    if found is not None:
+        yield Finding(
+            "html",
+            f"“{excerpt(found)}” is raw HTML; use Markdown, or backticks where the tag is meant",
+        )
+
+
+def no_images(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """No images, foreign or other."""
+    reading = read(manuscript.markdown)
+    loose = _LOOSE_IMAGE.search(reading.unescaped)
+    for image in [*reading.images, *([loose[0]] if loose else [])][:1]:
+        yield Finding("images", f"it has an image, “{excerpt(image)}”; remove it")
+
+
+def no_front_matter(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """It does not begin as front matter does: that would override what is sent beside it."""
+    if _FRONT_MATTER.match(manuscript.markdown):
+        begins = excerpt(manuscript.markdown.lstrip()[:60])
+        yield Finding(
+            "front matter",
+            f"it begins like front matter, “{begins}”; begin with a paragraph",
+        )
+
+
+def no_liquid(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """No template tags, except in code that Dev.to shields from its template language."""
+    reading = read(manuscript.markdown)
+    head = (manuscript.title, manuscript.description, *manuscript.tags)
+    for text in (*head, reading.spoken, open_to_liquid(manuscript.markdown)):
+        if tag := _LIQUID.search(text) or re.search(r"endraw", text):
+            yield Finding(
+                "liquid",
+                f"“{around(text, tag.start(), tag.end())}” has {{% or {{{{, which a platform"
+                " would run; leave it out, or show it in a block of three backticks",
+            )
+            return
+
+
+def no_mentions(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """No @mention, in whatever form of the sign: it would page somebody."""
+    head = (manuscript.title, manuscript.description, *manuscript.tags)
+    for text in (*head, read(manuscript.markdown).spoken):
+        plain = unicodedata.normalize("NFKC", text)
+        if mention := _MENTION.search(plain):
+            yield Finding(
+                "mentions",
+                f"“{around(plain, mention.start(), mention.end())}” has an @mention; write the"
+                " name without the @, or code in backticks",
+            )
+            return
+
+
+def nothing_is_hidden(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """No control, bidi, zero-width, tag or private characters; joiners only where they work."""
+    head = (manuscript.title, manuscript.description, *manuscript.tags)
+    for text in (*head, manuscript.markdown, read(manuscript.markdown).shown):
+        if found := hidden_in(text):
+            codes = ", ".join(dict.fromkeys(f"U+{ord(c):04X}" for c in found[:3]))
+            at = text.index(found[0])
+            shown = "".join(c for c in text[max(0, at - 30) : at + 40] if c not in found)
+            yield Finding(
+                "hidden", f"near “{excerpt(shown)}” are characters that do not show: {codes}"
+            )
+            return

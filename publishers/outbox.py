@@ -1,14 +1,20 @@
 """
-The destination that always works: a folder with Markdown, HTML and an Atom feed.
+The destination that always works: a folder with Markdown, HTML, a picture and an Atom feed.
 
 Every file is written beside its place, flushed to the disk and moved there, so that a reader
 never sees half a file. The article's `.json` is written last and is its receipt; the index and
 the feed are made from those, so that publishing again, or after a crash, mends them.
+
+The receipt is the intent, byte for byte, unless that carries a picture: then the picture is a file
+of its own, and the receipt has its size and the intent's hash instead, so that an index of a
+thousand articles need not read a thousand pictures.
 """
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
 import html
 import json
 import os
@@ -53,7 +59,7 @@ class Outbox:
     def intend(self, post: Post) -> Intent:
         """Render the article and choose its file name."""
         slug = self._free_slug(f"{post.at:%Y-%m-%d}-{slugify(post.title)}", post.run)
-        article = {
+        article: dict[str, Any] = {
             "run": post.run,
             "slug": slug,
             "title": post.title,
@@ -64,12 +70,23 @@ class Outbox:
             "markdown": post.markdown,
             "html": render(post.markdown),
         }
+        # Only what there is, so that the same post has the bytes that earlier versions gave it.
+        if post.canonical_url is not None:
+            article["canonical_url"] = post.canonical_url
+        if post.reading_minutes:
+            article["reading_minutes"] = post.reading_minutes
+        if post.card is not None:
+            article["card"] = base64.b64encode(post.card).decode()
         payload = json.dumps(article, ensure_ascii=False, sort_keys=True, indent=1)
         return Intent(key=slug, payload=payload.encode())
 
+    def address(self, post: Post) -> str | None:
+        """Where a post will be for the public, before it is there; None where nobody serves it."""
+        return self._url(f"{self.intend(post).key}.html") if self.public else None
+
     async def publish(self, intent: Intent) -> Receipt:
         """Write the article's files, then the index and the feed."""
-        article = json.loads(intent.payload)
+        article, kept, card = _unpacked(intent)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for abandoned in self._folder.glob(".*.part"):
@@ -82,8 +99,10 @@ class Outbox:
             self._write(
                 f"{intent.key}.md", f"# {title}\n\n{article['markdown'].strip()}\n".encode()
             )
+            if card is not None:
+                self._write(f"{intent.key}.png", card)
             self._write(f"{intent.key}.html", self._page(article).encode())
-            self._write(f"{intent.key}.json", intent.payload)
+            self._write(f"{intent.key}.json", kept)
             articles = self._articles()
             self._write("index.html", self._index(articles).encode())
             self._write("feed.xml", self._feed(articles[:FEED_ENTRIES_MAX]))
@@ -95,8 +114,8 @@ class Outbox:
         """The receipt, when the article's last file is there."""
         path = self._folder / f"{intent.key}.json"
         try:
-            written = path.read_bytes() == intent.payload
-        except OSError:
+            written = path.read_bytes() == _unpacked(intent)[1]
+        except (OSError, ValueError):
             return None
         return self._receipt(intent) if written else None
 
@@ -143,18 +162,50 @@ class Outbox:
         return sorted(articles, key=lambda a: (a["published_at"], a["slug"]), reverse=True)
 
     def _page(self, article: dict[str, Any]) -> str:
-        day = datetime.fromisoformat(article["published_at"])
-        tags = "".join(f" · {html.escape(tag)}" for tag in article["tags"])
+        at = datetime.fromisoformat(article["published_at"])
+        about = [f'<time datetime="{article["published_at"]}">{at:%-d %B %Y}</time>']
+        if minutes := article.get("reading_minutes"):
+            about.append(f"{minutes} min read")
+        about += [html.escape(tag) for tag in article["tags"]]
         body = (
             f"<article>\n<h1>{html.escape(article['title'])}</h1>\n"
-            f'<p class="meta"><time datetime="{article["published_at"]}">{day:%-d %B %Y}</time>'
-            f"{tags}</p>\n{article['html']}\n</article>\n"
+            f'<p class="meta">{" · ".join(about)}</p>\n{article["html"]}\n</article>\n'
             '<p class="meta"><a href="index.html">All articles</a></p>'
         )
         return self._document(
             article["title"], article["description"], article["language"], body,
-            canonical=f"{self._site_url}/{article['slug']}.html" if self._site_url else "",
+            head=self._told_to_machines(article),
         )  # fmt: skip
+
+    def _told_to_machines(self, article: dict[str, Any]) -> str:
+        """Canonical address, Open Graph and schema.org, for whoever makes cards and lists of it."""
+        own = self._url(f"{article['slug']}.html") if self.public else None
+        canonical = article.get("canonical_url") or own
+        # A picture is found by its whole address or not at all.
+        image = self._url(f"{article['slug']}.png") if self.public and "card" in article else None
+        properties = [
+            ("og:type", "article"),
+            ("og:site_name", self._title),
+            ("og:title", article["title"]),
+            ("og:description", article["description"]),
+            ("og:url", canonical),
+            ("og:image", image),
+            ("og:image:type", "image/png" if image else None),
+            ("og:image:alt", article["title"] if image else None),
+            ("article:published_time", article["published_at"]),
+            *(("article:tag", tag) for tag in article["tags"]),
+        ]
+        lines = [
+            f'<meta property="{name}" content="{html.escape(value)}">'
+            for name, value in properties
+            if value
+        ]
+        if canonical:
+            lines.insert(0, f'<link rel="canonical" href="{html.escape(canonical)}">')
+        if image:
+            lines.append('<meta name="twitter:card" content="summary_large_image">')
+        lines.append(_linked_data(article, self._title, canonical, image))
+        return "\n".join(lines) + "\n"
 
     def _index(self, articles: list[dict[str, Any]]) -> str:
         items = "\n".join(
@@ -168,15 +219,18 @@ class Outbox:
         return self._document(self._title, "", language, body)
 
     def _document(
-        self, title: str, description: str, language: str, body: str, canonical: str = ""
+        self, title: str, description: str, language: str, body: str, head: str = ""
     ) -> str:
-        link = f'<link rel="canonical" href="{html.escape(canonical)}">\n' if canonical else ""
+        about = (
+            f'<meta name="description" content="{html.escape(description)}">\n'
+            if description
+            else ""
+        )
         return (
             f'<!doctype html>\n<html lang="{html.escape(language)}">\n<head>\n'
             '<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{html.escape(title)}</title>\n"
-            f'<meta name="description" content="{html.escape(description)}">\n{link}'
+            f"<title>{html.escape(title)}</title>\n{about}{head}"
             '<link rel="alternate" type="application/atom+xml" href="feed.xml">\n'
             f"<style>\n{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
         )
@@ -202,6 +256,11 @@ class Outbox:
             add(entry, "id", f"tag:penstock,2026:run:{article['run']}")
             add(entry, "title", article["title"])
             add(entry, "link", rel="alternate", href=self._url(f"{article['slug']}.html"))
+            if isinstance(card := article.get("card"), dict):
+                add(
+                    entry, "link", rel="enclosure", type="image/png", length=str(card["bytes"]),
+                    href=self._url(f"{article['slug']}.png"),
+                )  # fmt: skip
             add(entry, "published", article["published_at"])
             add(entry, "updated", article["published_at"])
             add(entry, "summary", article["description"])
@@ -209,6 +268,45 @@ class Outbox:
                 add(entry, "category", term=tag)
             add(entry, "content", article["html"], type="html")
         return bytes(ElementTree.tostring(feed, encoding="utf-8", xml_declaration=True))
+
+
+def _unpacked(intent: Intent) -> tuple[dict[str, Any], bytes, bytes | None]:
+    """The article as its receipt has it, the receipt's bytes, and the picture."""
+    article: dict[str, Any] = json.loads(intent.payload)
+    packed = article.get("card")
+    if packed is None:
+        return article, intent.payload, None
+    card = base64.b64decode(packed)
+    article["card"] = {"bytes": len(card)}
+    article["intent_sha256"] = hashlib.sha256(intent.payload).hexdigest()
+    kept = json.dumps(article, ensure_ascii=False, sort_keys=True, indent=1)
+    return article, kept.encode(), card
+
+
+def _linked_data(
+    article: dict[str, Any], site: str, canonical: str | None, image: str | None
+) -> str:
+    """https://schema.org/Article as JSON-LD, in a script element that nothing in it can end."""
+    minutes = article.get("reading_minutes")
+    about = {
+        "@context": "https://schema.org",
+        "@type": "Article",
+        "headline": article["title"],
+        "description": article["description"],
+        "datePublished": article["published_at"],
+        "inLanguage": article["language"],
+        "keywords": article["tags"],
+        "author": {"@type": "Organization", "name": f"{site} (autonomous)"},
+        "publisher": {"@type": "Organization", "name": site},
+        "url": canonical,
+        "image": image,
+        "timeRequired": f"PT{minutes}M" if minutes else None,
+    }
+    text = json.dumps({name: value for name, value in about.items() if value}, ensure_ascii=False)
+    # The same value for whoever parses it as JSON, and no markup for whoever parses it as HTML.
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f'<script type="application/ld+json">{text}</script>'
 
 
 def _xml(text: str) -> str:

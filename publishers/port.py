@@ -8,7 +8,7 @@ intent again must never make a second post.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -23,6 +23,11 @@ class Post:
         markdown: the body, without title, without raw HTML.
         at: when it goes out, aware, UTC.
         language: a BCP 47 tag.
+        canonical_url: the one address of the article that counts where it is in several places,
+            http or https; None where the destination's own is as good as any.
+        card: a picture for the cards that links become, as PNG, less than 1,000,000 bytes; it
+            shows the title, so it is no illustration within the article. None for no picture.
+        reading_minutes: whole, rounded up; 0 where nobody measured.
     """
 
     run: str
@@ -32,11 +37,19 @@ class Post:
     markdown: str
     at: datetime
     language: str
+    canonical_url: str | None = None
+    card: bytes | None = field(default=None, repr=False)
+    reading_minutes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Exactly what will be sent, and the key under which it can be found again."""
+    """
+    Exactly what will be sent, and the key under which it can be found again.
+
+    Args:
+        payload: UTF-8 text, since that is how it is stored; a picture in it is base64.
+    """
 
     key: str
     payload: bytes

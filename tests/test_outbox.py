@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import feedparser
 import pytest
@@ -35,8 +35,25 @@ POST = Post(
     at=AT,
     language="en",
 )
+# What a picture is to the outbox: bytes that it does not look into, and that are no UTF-8.
+CARD = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 200
+CARDED = replace(POST, card=CARD, reading_minutes=4)
 SLUG = "2026-11-03-on-sluices-gates"
 FILES = {f"{SLUG}.md", f"{SLUG}.html", f"{SLUG}.json", "index.html", "feed.xml"}
+# An intent as an earlier version stored it: no picture, no reading time, no canonical address.
+OLD_INTENT = b"""{
+ "description": "About <sluices>.",
+ "html": "<p>It holds.</p>\\n",
+ "language": "en",
+ "markdown": "It holds.",
+ "published_at": "2026-11-03T10:30:00+00:00",
+ "run": "run-1",
+ "slug": "2026-11-03-on-sluices-gates",
+ "tags": [
+  "sluices"
+ ],
+ "title": "On sluices & gates"
+}"""
 
 
 def publish(outbox: Outbox, post: Post = POST) -> Intent:
@@ -72,6 +89,17 @@ class Page(HTMLParser):
 
     def has(self, tag: str) -> bool:
         return any(name == tag for name, _ in self.tags)
+
+    def properties(self) -> dict[str, str | None]:
+        """Open Graph's, the last of each name."""
+        return {
+            str(a["property"]): a["content"]
+            for tag, a in self.tags
+            if tag == "meta" and "property" in a
+        }
+
+    def linked_data(self) -> Any:
+        return json.loads(self.text["script"])
 
 
 # What is written
@@ -125,6 +153,129 @@ def test_files_can_be_read_by_a_web_server_no_less_than_others_of_the_user(tmp_p
     finally:
         os.umask(umask)
     assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {0o644}
+
+
+# What is told to machines
+
+
+def test_the_picture_lies_beside_the_article_and_the_page_names_it(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, site_url="https://site.example/blog", title="The Sluice")
+    publish(outbox, CARDED)
+    found = files(tmp_path)
+    assert set(found) == FILES | {f"{SLUG}.png"}
+    assert found[f"{SLUG}.png"] == CARD
+    page = Page(found[f"{SLUG}.html"].decode())
+    address = f"https://site.example/blog/{SLUG}"
+    assert page.properties() == {
+        "og:type": "article",
+        "og:site_name": "The Sluice",
+        "og:title": POST.title,
+        "og:description": POST.description,
+        "og:url": f"{address}.html",
+        "og:image": f"{address}.png",
+        "og:image:type": "image/png",
+        "og:image:alt": POST.title,
+        "article:published_time": AT.isoformat(),
+        "article:tag": "water",
+    }
+    assert page.linked_data() == {
+        "@context": "https://schema.org",
+        "@type": "Article",
+        "headline": POST.title,
+        "description": POST.description,
+        "datePublished": AT.isoformat(),
+        "inLanguage": "en",
+        "keywords": ["sluices", "water"],
+        "author": {"@type": "Organization", "name": "The Sluice (autonomous)"},
+        "publisher": {"@type": "Organization", "name": "The Sluice"},
+        "url": f"{address}.html",
+        "image": f"{address}.png",
+        "timeRequired": "PT4M",
+    }
+    assert "4 min read" in found[f"{SLUG}.html"].decode()
+    # The picture shows the title, which the page has already.
+    assert not page.has("img")
+
+
+def test_a_folder_that_nobody_serves_names_no_address_of_its_own(tmp_path: Path) -> None:
+    publish(Outbox(tmp_path), CARDED)
+    text = (tmp_path / f"{SLUG}.html").read_text()
+    assert not {"og:url", "og:image"} & set(Page(text).properties())
+    assert "canonical" not in text
+    assert "file://" not in text
+    assert (tmp_path / f"{SLUG}.png").read_bytes() == CARD
+
+
+def test_an_article_without_extras_has_no_empty_ones(tmp_path: Path) -> None:
+    publish(Outbox(tmp_path), replace(POST, description="", tags=()))
+    text = (tmp_path / f"{SLUG}.html").read_text()
+    assert 'content=""' not in text
+    assert "min read" not in text
+    assert Page(text).linked_data().keys().isdisjoint({"image", "timeRequired", "url", "keywords"})
+
+
+def test_the_canonical_address_may_be_elsewhere(tmp_path: Path) -> None:
+    elsewhere = "https://dev.example/me/on-sluices?a=1&b=2"
+    receipt = asyncio.run(
+        (outbox := Outbox(tmp_path, site_url="https://site.example")).publish(
+            outbox.intend(replace(POST, canonical_url=elsewhere))
+        )
+    )
+    assert receipt.url == f"https://site.example/{SLUG}.html"
+    page = Page((tmp_path / f"{SLUG}.html").read_text())
+    assert [a["href"] for tag, a in page.tags if tag == "link" and a["rel"] == "canonical"] == [
+        elsewhere
+    ]
+    assert page.properties()["og:url"] == elsewhere
+
+
+def test_the_address_is_known_before_anything_is_there(tmp_path: Path) -> None:
+    served = Outbox(tmp_path, site_url="https://site.example")
+    assert served.address(POST) == f"https://site.example/{SLUG}.html"
+    assert Outbox(tmp_path).address(POST) is None
+    publish(served, replace(POST, run="run-0"))
+    address = served.address(POST)
+    assert address == f"https://site.example/{SLUG}-2.html"
+    assert asyncio.run(served.publish(served.intend(POST))).url == address
+    assert served.address(POST) == address
+
+
+def test_an_intent_of_an_earlier_version_is_still_published_and_found(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    intent = Intent(SLUG, OLD_INTENT)
+    assert asyncio.run(outbox.find(intent)) is None
+    asyncio.run(outbox.publish(intent))
+    found = files(tmp_path)
+    assert set(found) == FILES
+    assert found[f"{SLUG}.json"] == OLD_INTENT
+    assert asyncio.run(outbox.find(intent)) is not None
+    publish(outbox, replace(CARDED, run="run-2", title="Another"))
+    assert len(atom(tmp_path).findall(f"{{{ATOM}}}entry")) == 2
+
+
+def test_a_post_without_extras_has_the_intent_that_earlier_versions_gave_it(
+    tmp_path: Path,
+) -> None:
+    post = replace(POST, markdown="It holds.", tags=("sluices",))
+    assert Outbox(tmp_path).intend(post) == Intent(SLUG, OLD_INTENT)
+
+
+def test_an_intent_is_text_whatever_it_carries(tmp_path: Path) -> None:
+    intent = Outbox(tmp_path).intend(CARDED)
+    assert Intent(intent.key, intent.payload.decode().encode()) == intent
+
+
+def test_the_receipt_tells_of_the_picture_and_does_not_repeat_it(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    intent = publish(outbox, CARDED)
+    receipt = (tmp_path / f"{SLUG}.json").read_bytes()
+    assert len(receipt) < 2000 < len(intent.payload)
+    assert json.loads(receipt)["card"] == {"bytes": len(CARD)}
+    # Another picture is another intent, though the article is the same.
+    other = outbox.intend(replace(CARDED, card=CARD[::-1]))
+    assert other.key == intent.key
+    assert asyncio.run(outbox.find(other)) is None
+    assert asyncio.run(outbox.find(intent)) is not None
 
 
 # The feed
@@ -184,6 +335,18 @@ def test_a_feed_reader_reads_the_feed(tmp_path: Path) -> None:
     assert entry.published == AT.isoformat()
     assert [tag.term for tag in entry.tags] == list(POST.tags)
     assert "<em>sluice</em>" in entry.content[0].value
+
+
+def test_the_picture_is_an_enclosure_of_its_entry(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, site_url="https://site.example")
+    publish(outbox, CARDED)
+    publish(outbox, replace(POST, run="run-2", title="Without", at=AT + timedelta(days=1)))
+    without, entry = feedparser.parse(io.BytesIO((tmp_path / "feed.xml").read_bytes())).entries
+    assert without.enclosures == []
+    (enclosure,) = entry.enclosures
+    assert enclosure.href == f"https://site.example/{SLUG}.png"
+    assert enclosure.type == "image/png"
+    assert enclosure.length == str(len(CARD))
 
 
 def test_the_feed_is_newest_first_whatever_the_order_of_publishing(tmp_path: Path) -> None:
@@ -258,10 +421,16 @@ HARMLESS = {"html", "head", "meta", "title", "link", "style", "body", "article",
             "blockquote", "table", "thead", "tbody", "tr", "th", "td"}  # fmt: skip
 
 
-def assert_harmless(html: str) -> None:
+def assert_harmless(html: str, *, scripts: int = 0) -> None:
     page = Page(html)
-    assert {tag for tag, _ in page.tags} <= HARMLESS
+    tags = [tag for tag, _ in page.tags]
+    assert {*tags} <= HARMLESS | {"script"}
+    assert tags.count("script") == scripts
     for tag, attributes in page.tags:
+        if tag == "script":
+            # Data, which no browser runs.
+            assert attributes == {"type": "application/ld+json"}
+            assert page.linked_data()["@type"] == "Article"
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         for name in ("href", "src"):
             address = (attributes.get(name) or "").strip().lower()
@@ -272,10 +441,11 @@ def assert_harmless(html: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_hostile_reaches_html(tmp_path: Path, text: str) -> None:
     outbox = Outbox(tmp_path, title=text, site_url="https://site.example")
-    post = replace(POST, title=text, description=text, tags=(text,), markdown=text, language=text)
+    post = replace(CARDED, title=text, description=text, tags=(text,), markdown=text, language=text)
     intent = publish(outbox, post)
     page = (tmp_path / f"{intent.key}.html").read_text()
-    assert_harmless(page)
+    assert_harmless(page, scripts=1)
+    assert Page(page).linked_data()["headline"] == text
     assert_harmless((tmp_path / "index.html").read_text())
     assert Page(page).text["title"].strip() == text.strip()
     (entry,) = atom(tmp_path).findall(f"{{{ATOM}}}entry")
@@ -300,14 +470,25 @@ def test_a_table_and_code_are_rendered() -> None:
 # Once
 
 
-def test_publishing_again_changes_no_byte_and_adds_no_entry(tmp_path: Path) -> None:
+@pytest.fixture(params=[POST, CARDED], ids=["plain", "with a card"])
+def post(request: pytest.FixtureRequest) -> Post:
+    """Everything about crashes holds with a picture and without."""
+    return cast("Post", request.param)
+
+
+def steps(post: Post) -> int:
+    """File operations of one publication: each file is flushed, moved, its folder flushed."""
+    return 3 * (len(FILES) + (post.card is not None))
+
+
+def test_publishing_again_changes_no_byte_and_adds_no_entry(tmp_path: Path, post: Post) -> None:
     outbox = Outbox(tmp_path)
-    intent = publish(outbox)
+    intent = publish(outbox, post)
     before = files(tmp_path)
     receipt = asyncio.run(Outbox(tmp_path).publish(intent))
     assert files(tmp_path) == before
     assert receipt == asyncio.run(outbox.find(intent))
-    assert outbox.intend(POST) == intent
+    assert outbox.intend(post) == intent
     assert len(atom(tmp_path).findall(f"{{{ATOM}}}entry")) == 1
 
 
@@ -337,9 +518,9 @@ def test_a_run_never_writes_over_the_article_of_another(tmp_path: Path) -> None:
     assert asyncio.run(outbox.find(second)) is not None
 
 
-def test_find_tells_what_was_published_from_what_was_not(tmp_path: Path) -> None:
+def test_find_tells_what_was_published_from_what_was_not(tmp_path: Path, post: Post) -> None:
     outbox = Outbox(tmp_path / "outbox")
-    intent = outbox.intend(POST)
+    intent = outbox.intend(post)
     assert asyncio.run(outbox.find(intent)) is None
     asyncio.run(outbox.publish(intent))
     receipt = asyncio.run(outbox.find(intent))
@@ -386,30 +567,30 @@ def assert_whole(folder: Path, whole: dict[str, bytes], before: dict[str, bytes]
     assert set(before) <= set(files(folder))
 
 
-def prepared(folder: Path) -> tuple[Outbox, Intent, dict[str, bytes]]:
+def prepared(folder: Path, post: Post) -> tuple[Outbox, Intent, dict[str, bytes]]:
     """An outbox with one article in it and another about to come, at addresses that stay."""
     outbox = Outbox(folder, site_url="https://site.example")
-    publish(outbox, replace(POST, run="run-0", title="An earlier one", at=AT - timedelta(1)))
-    return outbox, outbox.intend(POST), files(folder)
+    publish(outbox, replace(post, run="run-0", title="An earlier one", at=AT - timedelta(1)))
+    return outbox, outbox.intend(post), files(folder)
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> dict[str, bytes]:
+def whole(tmp_path: Path, post: Post) -> dict[str, bytes]:
     """The files as they are in the end."""
-    outbox, intent, _ = prepared(tmp_path / "whole")
+    outbox, intent, _ = prepared(tmp_path / "whole", post)
     asyncio.run(outbox.publish(intent))
     return files(tmp_path / "whole")
 
 
 def test_an_error_between_any_two_file_operations_leaves_no_half_file(
-    tmp_path: Path, whole: dict[str, bytes]
+    tmp_path: Path, whole: dict[str, bytes], post: Post
 ) -> None:
     def stop() -> None:
         raise Killed
 
     for at in range(STEPS_MAX):
         folder = tmp_path / str(at)
-        outbox, intent, before = prepared(folder)
+        outbox, intent, before = prepared(folder, post)
         with pytest.MonkeyPatch.context() as monkeypatch:
             made = interrupted(monkeypatch, at, stop)
             try:
@@ -423,15 +604,15 @@ def test_an_error_between_any_two_file_operations_leaves_no_half_file(
         asyncio.run(Outbox(folder, site_url="https://site.example").publish(intent))
         assert files(folder) == whole
     # Each file is flushed before it is moved into place, and its folder afterwards.
-    assert made == ["fsync", "replace", "fsync"] * 5
+    assert made == ["fsync", "replace", "fsync"] * (steps(post) // 3)
 
 
 def test_a_kill_between_any_two_file_operations_leaves_no_half_file(
-    tmp_path: Path, whole: dict[str, bytes]
+    tmp_path: Path, whole: dict[str, bytes], post: Post
 ) -> None:
     for at in range(STEPS_MAX):
         folder = tmp_path / str(at)
-        outbox, intent, before = prepared(folder)
+        outbox, intent, before = prepared(folder, post)
         child = os.fork()
         if not child:
             status = 1
@@ -448,32 +629,32 @@ def test_a_kill_between_any_two_file_operations_leaves_no_half_file(
         if not status:
             break
         again = Outbox(folder, site_url="https://site.example")
-        assert again.intend(POST) == intent
+        assert again.intend(post) == intent
         asyncio.run(again.publish(intent))
         assert files(folder) == whole
         assert asyncio.run(again.find(intent)) is not None
-    assert at == 15
+    assert at == steps(post)
 
 
 def test_what_is_found_after_a_kill_is_in_the_folder_whole(
-    tmp_path: Path, whole: dict[str, bytes]
+    tmp_path: Path, whole: dict[str, bytes], post: Post
 ) -> None:
     def stop() -> None:
         raise Killed
 
     found = []
-    for at in range(15):
+    for at in range(steps(post)):
         folder = tmp_path / str(at)
-        outbox, intent, _ = prepared(folder)
+        outbox, intent, _ = prepared(folder, post)
         with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
             interrupted(monkeypatch, at, stop)
             asyncio.run(outbox.publish(intent))
         if asyncio.run(outbox.find(intent)) is not None:
             found.append(at)
             shown = files(folder)
-            for name in (f"{SLUG}.md", f"{SLUG}.html", f"{SLUG}.json"):
+            for name in (n for n in whole if n.startswith(SLUG)):
                 assert shown[name] == whole[name]
-    assert found == list(range(found[0], 15)), "once found, it stays found"
+    assert found == list(range(found[0], steps(post))), "once found, it stays found"
     assert found[0] > 4, "it is not found before its page was moved into place"
 
 
@@ -496,14 +677,14 @@ def attempt(outbox: Outbox, intent: Intent) -> Transient | None:
 
 @pytest.mark.parametrize("number", ERRORS)
 def test_a_disk_in_trouble_is_tried_again_later_and_the_operator_told_what_to_do(
-    tmp_path: Path, number: int, whole: dict[str, bytes]
+    tmp_path: Path, number: int, whole: dict[str, bytes], post: Post
 ) -> None:
     def stop() -> None:
         raise OSError(number, os.strerror(number))
 
     for at in range(STEPS_MAX):
         folder = tmp_path / str(at)
-        outbox, intent, before = prepared(folder)
+        outbox, intent, before = prepared(folder, post)
         with pytest.MonkeyPatch.context() as monkeypatch:
             interrupted(monkeypatch, at, stop)
             error = attempt(outbox, intent)
@@ -515,7 +696,7 @@ def test_a_disk_in_trouble_is_tried_again_later_and_the_operator_told_what_to_do
         assert isinstance(error.__cause__, OSError)
         assert_whole(folder, whole, before)
         assert not list(folder.glob(".*"))
-    assert at == 15
+    assert at == steps(post)
 
 
 def test_a_folder_that_may_not_be_written_is_tried_again_later(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ The process that lives: it decides, researches, writes, publishes and settles.
     estimate    what a run should cost (pure)
     options     every setting, side by side
     settings    the environment, read once
+    tls         whom HTTPS clients trust
     clock       the only source of time
     crew/       researcher, writer, editor, digest and their prompts
     desk/       what code checks before anything goes out

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from daemon import migrations
+from daemon import migrations, tls
 from daemon.books import Books
 from daemon.clock import Clock, SystemClock
 from daemon.cycle import Cycle
@@ -22,11 +22,14 @@ from daemon.lock import process_lock
 from daemon.newsroom import Newsroom
 from daemon.press import Press
 from daemon.progress import Progress
+from daemon.reading import Reading
 from daemon.reconcile import Reconciler
 from daemon.settings import Location, Publishing, Settings
+from daemon.sources.confined import Confined, Parser
 from daemon.sources.feeds import FeedReader
 from daemon.sources.fetcher import Fetcher, Resolve, resolve
 from daemon.sources.pages import PageReader
+from daemon.sources.search import Search
 from ledger import audit
 from ledger.database import Database, sqlite_path
 from publishers.outbox import Outbox
@@ -47,14 +50,18 @@ class World:
     What is outside the process. A test hands in another one.
 
     Args:
-        models, web: how bytes travel to model providers, and to feeds and pages; None for sockets.
+        models, web, search: how bytes travel to model providers, to feeds and pages, and to the
+            search engine; None for sockets.
+        parser: what strangers' bytes pass through; None for a process with limits.
         chance: what ids are drawn from.
     """
 
     clock: Clock = field(default_factory=SystemClock)
     models: httpx.AsyncBaseTransport | None = None
     web: httpx.AsyncBaseTransport | None = None
+    search: httpx.AsyncBaseTransport | None = None
     resolve: Resolve = resolve
+    parser: Parser | None = None
     chance: random.Random = field(default_factory=random.SystemRandom)
 
 
@@ -103,6 +110,8 @@ async def opened_cycle(
 ) -> AsyncIterator[Cycle]:
     """Everything a run needs, closed again afterwards."""
     async with AsyncExitStack() as stack:
+        parser = world.parser or Confined.started()
+        stack.push_async_callback(parser.close)
         books = Books(database, world.clock)
         models = {
             name: ChatModel(endpoint, world.models)
@@ -111,8 +120,11 @@ async def opened_cycle(
         }
         for model in models.values():
             stack.push_async_callback(model.close)
-        fetcher = Fetcher(settings.fetch, world.web, world.resolve)
+        fetcher = Fetcher(settings.fetch, world.web, world.resolve, world.clock)
         stack.push_async_callback(fetcher.close)
+        search = _search(settings, world)
+        if search is not None:
+            stack.push_async_callback(search.close)
         meter = Meter(
             books=books,
             models=models,
@@ -131,9 +143,15 @@ async def opened_cycle(
             books=books,
             clock=world.clock,
             brief=settings.brief,
-            feed_policy=settings.feeds,
-            feeds=FeedReader(fetcher, books, world.clock),
-            pages=PageReader(fetcher, books, world.clock),
+            reading=Reading(
+                books=books,
+                clock=world.clock,
+                niche=settings.brief.niche,
+                policy=settings.feeds,
+                feeds=FeedReader(fetcher, parser, books, world.clock),
+                pages=PageReader(fetcher, parser, books, world.clock),
+                search=search,
+            ),
             ladders=settings.ladders,
             secrets=[endpoint.key.reveal() for endpoint in settings.endpoints.values()],
         )
@@ -175,6 +193,18 @@ async def opened_reconciler(
         )
 
 
+def _search(settings: Settings, world: World) -> Search | None:
+    if not settings.search_url:
+        return None
+    return Search(
+        settings.search_url,
+        language=settings.brief.language,
+        timeout_s=settings.fetch.timeout_s,
+        tls=tls.context(),
+        transport=world.search,
+    )
+
+
 def _press(settings: Settings, books: Books, progress: Progress, world: World) -> Press:
     return Press(
         books=books,
@@ -183,13 +213,12 @@ def _press(settings: Settings, books: Books, progress: Progress, world: World) -
         approval=settings.publishing.approval,
         posts_per_day_max=settings.schedule.posts_per_day_max,
         zone=settings.zone,
-        language=settings.brief.language,
+        brief=settings.brief,
         progress=progress,
     )
 
 
 def publishers(settings: Settings) -> list[Publisher]:
     """The destinations the operator chose, in their order."""
-    niche = settings.brief.niche
-    title = niche[0][:1].upper() + niche[0][1:] if niche else "Penstock"
-    return [PUBLISHERS[name](settings.publishing, title) for name in settings.publishing.publishers]
+    chosen, title = settings.publishing, settings.brief.publication
+    return [PUBLISHERS[name](chosen, title) for name in chosen.publishers]

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
-from daemon import journal
+from daemon import journal, packaging
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.crew import digest as digests
-from daemon.crew import editor, researcher, scout, writer
+from daemon.crew import editor, researcher, writer
 from daemon.crew.board import claim_line
 from daemon.crew.brief import Brief
 from daemon.crew.digest import DigestItem
@@ -30,14 +29,13 @@ from daemon.desk import house, layout
 from daemon.desk.evidence import Claim, Evidence, alike, verify
 from daemon.desk.house import Context, Finding, Manuscript
 from daemon.estimate import QUESTIONS
+from daemon.inference import attempts
 from daemon.inference.asking import NoAnswer, Question
-from daemon.inference.ladder import Ladder, Role, Tier
+from daemon.inference.ladder import Ladder, Role, Rung, Tier
 from daemon.journal import ClaimRecord
-from daemon.sources import archive
-from daemon.sources.feeds import FeedReader
-from daemon.sources.fetcher import FetchError
-from daemon.sources.pages import TEXT_MIN, PageReader
-from daemon.sources.policy import FeedPolicy
+from daemon.reading import Abstain, Reading
+from daemon.sources import archive, published
+from daemon.sources.published import Earlier
 from daemon.sources.text import sentences
 from daemon.steps import Output, Steps
 from ledger.errors import NotAllowed
@@ -46,13 +44,11 @@ from ledger.errors import NotAllowed
 CLAIMS_MIN = 3
 DRAFTS_MAX = 3
 RESEARCH_AGAIN_MAX = 2
+# Earlier articles that the writer may link to.
+LINKS_MAX = 3
 # An editor who never approves does not stop a text that keeps every rule and scores this much,
 # when no further draft can be had.
 SCORE_MIN = 6
-
-
-class Abstain(Exception):
-    """There is nothing fit to publish; the message says why."""
 
 
 class StepDown(Exception):
@@ -70,9 +66,7 @@ class Newsroom:
     books: Books
     clock: Clock
     brief: Brief
-    feed_policy: FeedPolicy
-    feeds: FeedReader
-    pages: PageReader
+    reading: Reading
     ladders: Mapping[Role, Ladder]
     secrets: Sequence[str]
 
@@ -83,13 +77,17 @@ class Newsroom:
         Raises:
             Abstain, StepDown, Failed, Paused
         """
-        locations = await self._poll(steps)
-        await self._scout(steps, locations, topic)
-        evidence = await self._read(steps)
+        locations = await self.reading.poll(steps)
+        await self.reading.choose(steps, locations, topic)
+        evidence = await self.reading.read(steps)
         plan = await self._planned(steps, evidence, topic)
+        evidence = await self.reading.widen(steps, plan)
         await self._research(steps, evidence, plan.questions[: QUESTIONS[steps.tier]])
         self._enough_claims(steps.run)
-        return await self._write_and_edit(steps, evidence, plan)
+        with self.books.read() as tx:
+            about = f"{plan.working_title} {plan.angle}"
+            earlier = published.related(tx, about, LINKS_MAX, but=steps.run)
+        return await self._write_and_edit(steps, evidence, plan, earlier)
 
     async def digest(self, steps: Steps) -> Manuscript:
         """
@@ -98,8 +96,8 @@ class Newsroom:
         Raises:
             Abstain: too few new entries, or the desk refuses it.
         """
-        locations = await self._poll(steps)
-        await self._gather(steps, locations)
+        locations = await self.reading.poll(steps)
+        await self.reading.gather(steps, locations)
         with self.books.read() as tx:
             items = [
                 item for row in archive.used(tx, steps.run) if digests.usable(item := _item(row))
@@ -108,109 +106,16 @@ class Newsroom:
             raise Abstain(f"{len(items)} new entries are too few for a digest")
         made = house.mended(digests.compose(items, self.brief, self.clock.now()))
         context = self._context(steps.run, {}, links=[item.url for item in items], cites=False)
-        refusals = [finding for finding in house.inspect(made, context) if finding.refuses]
+        with self.books.read() as tx:
+            body = packaging.body(tx, steps.run, made)
+        findings = [
+            *house.inspect(made, context),
+            *house.inspect_body(body, made, context, run=steps.run),
+        ]
+        refusals = [finding for finding in findings if finding.refuses]
         if refusals:
             raise Abstain(f"the desk refused the digest: {'; '.join(map(str, refusals))}")
         return await self._desk(steps, made)
-
-    async def _poll(self, steps: Steps) -> Sequence[str]:
-        async def act() -> Output:
-            poll = await self.feeds.poll(self.feed_policy.feeds)
-            return {"locations": list(poll.locations), "problems": list(poll.problems)}
-
-        found = await steps.work("feeds", act, self._remark(steps, "left out a feed: "))
-        if not found["locations"]:
-            raise Abstain("no feed could be read: " + "; ".join(found["problems"]))
-        return list(found["locations"])
-
-    async def _scout(self, steps: Steps, locations: Sequence[str], topic: str | None) -> None:
-        async def act() -> Output:
-            chosen = scout.choose(self._candidates(locations), niche=self.brief.niche, topic=topic)
-            return asdict(chosen)
-
-        await self._take(steps, "scout", act)
-
-    async def _gather(self, steps: Steps, locations: Sequence[str]) -> None:
-        async def act() -> Output:
-            return asdict(scout.gather(self._candidates(locations), niche=self.brief.niche))
-
-        await self._take(steps, "gather", act)
-
-    async def _take(self, steps: Steps, name: str, act: Any) -> None:
-        """Choose entries and mark them used, in one transaction."""
-
-        def use(tx: Connection, chosen: Output) -> None:
-            archive.use(tx, steps.run, list(chosen["urls"]))
-            inputs = {"chosen": chosen["urls"], "scores": chosen["scores"]}
-            steps.decide(tx, name, chosen["reason"], inputs)
-
-        chosen = await steps.work(name, act, use)
-        if not chosen["urls"]:
-            raise Abstain(
-                f"no feed has an entry of the last {self.feed_policy.fresh_days} days"
-                " that was not used before"
-            )
-
-    def _candidates(self, locations: Sequence[str]) -> list[scout.Candidate]:
-        since = self.clock.now() - timedelta(days=self.feed_policy.fresh_days)
-        with self.books.read() as tx:
-            return [
-                scout.Candidate(
-                    row.url, row.feed, row.title, row.summary, row.published_at or row.seen_at
-                )
-                for row in archive.unused(tx, locations, newer_than=since)
-            ]
-
-    async def _read(self, steps: Steps) -> Mapping[str, Evidence]:
-        """Fetch what the chosen entries link to and keep it as the run's evidence."""
-        with self.books.read() as tx:
-            entries = {row.url: row for row in archive.used(tx, steps.run)}
-            chosen = journal.step(tx, steps.run, "scout")
-        assert chosen is not None
-        order = [entries[url] for url in chosen.output["urls"] if url in entries]
-
-        found: list[Evidence] = []
-
-        async def act() -> Output:
-            read = await asyncio.gather(*(self._read_one(entry) for entry in order))
-            pages = [page for page, _ in read if page is not None]
-            found.extend(Evidence(f"S{n}", *page) for n, page in enumerate(pages, start=1))
-            return {"problems": [problem for _, problem in read if problem]}
-
-        def keep(tx: Connection, output: Output) -> None:
-            for source in found:
-                journal.add_source(tx, steps.run, **asdict(source), fetched_at=self.clock.now())
-            self._remark(steps)(tx, output)
-
-        output = await steps.work("read", act, keep)
-        with self.books.read() as tx:
-            rows = journal.sources(tx, steps.run)
-        if not rows:
-            raise Abstain(
-                "none of the chosen pages could be read: " + "; ".join(output["problems"])
-            )
-        return {row.id: Evidence(row.id, row.url, row.title, row.text) for row in rows}
-
-    def _remark(self, steps: Steps, prefix: str = "") -> Callable[[Connection, Output], None]:
-        """Keep the problems a step met as decisions of the run, once."""
-
-        def remark(tx: Connection, output: Output) -> None:
-            for problem in output["problems"]:
-                steps.decide(tx, "left out", f"{prefix}{problem}", {})
-
-        return remark
-
-    async def _read_one(self, entry: Any) -> tuple[tuple[str, str, str] | None, str | None]:
-        """Address, title and text of a page, or what its feed carries, or neither; and why."""
-        try:
-            page = await self.pages.read(entry.url)
-        except FetchError as error:
-            problem = f"could not read {entry.url}: {error}"
-            if len(entry.text) < TEXT_MIN:
-                return None, problem
-            kept = (entry.url, entry.title, entry.text)
-            return kept, f"{problem}; used what its feed carries"
-        return (page.url, page.title, page.text), None
 
     async def _planned(
         self, steps: Steps, evidence: Mapping[str, Evidence], topic: str | None
@@ -310,19 +215,25 @@ class Newsroom:
         return claims
 
     async def _write_and_edit(
-        self, steps: Steps, evidence: Mapping[str, Evidence], plan: Plan
+        self,
+        steps: Steps,
+        evidence: Mapping[str, Evidence],
+        plan: Plan,
+        earlier: Sequence[Earlier],
     ) -> Manuscript:
         """Draft, desk, review, and again within bounds, until it may appear."""
-        earlier: Draft | None = None
+        last: Draft | None = None
         passable: Manuscript | None = None
         problems: list[str] = []
         for number in range(1, DRAFTS_MAX + 1):
             claims = self._enough_claims(steps.run)
             try:
-                draft = await self._draft(steps, number, plan, claims, earlier, problems)
+                draft = await self._draft(steps, number, plan, claims, earlier, last, problems)
                 manuscript = house.mended(_manuscript(draft))
-                findings = self._inspect(steps.run, manuscript, evidence, claims)
-                review = await self._review(steps, number, claims, manuscript, findings)
+                findings = self._inspect(steps.run, manuscript, evidence, claims, earlier)
+                review = await self._review(
+                    steps, f"review-{number}", claims, manuscript, findings, problems
+                )
             except Failed as error:
                 if passable is None:
                     raise
@@ -330,11 +241,15 @@ class Newsroom:
                 break
             await self._drop_unsupported(steps, claims, review)
             if review.verdict is Verdict.APPROVE and steps.tier is Tier.SURPLUS:
-                review = await self._second_review(
-                    steps, number, claims, manuscript, findings, first=review
+                review = await self._agreed(
+                    steps, number, claims, manuscript, findings, problems, first=review
                 )
                 await self._drop_unsupported(steps, claims, review)
-            if self._is_sound(steps.run, manuscript, evidence) and not review.unsupported:
+            if self._claims(steps.run) != claims:
+                findings = self._inspect(
+                    steps.run, manuscript, evidence, self._claims(steps.run), earlier
+                )
+            if not any(finding.refuses for finding in findings) and not review.unsupported:
                 if review.verdict is Verdict.APPROVE:
                     return await self._desk(steps, manuscript)
                 passable = manuscript if review.score >= SCORE_MIN else passable
@@ -342,10 +257,10 @@ class Newsroom:
                 await self._research(
                     steps, evidence, review.questions[:RESEARCH_AGAIN_MAX], again=number
                 )
-            earlier = draft
+            last = draft
             problems = [str(finding) for finding in findings] + _as_lines(review)
         # Claims may have gone since it was passed.
-        if passable is not None and self._is_sound(steps.run, passable, evidence):
+        if passable is not None and self._is_sound(steps.run, passable, evidence, earlier):
             return await self._desk(steps, passable)
         refusals = [str(finding) for finding in findings if finding.refuses]
         raise Abstain(
@@ -360,60 +275,86 @@ class Newsroom:
         number: int,
         plan: Plan,
         claims: Sequence[Claim],
-        earlier: Draft | None,
+        earlier: Sequence[Earlier],
+        last: Draft | None,
         problems: Sequence[str],
     ) -> Draft:
+        links = [(article.title, str(article.url)) for article in earlier]
         question = (
-            writer.draft(self.brief, plan, claims)
-            if earlier is None
-            else writer.revision(self.brief, plan, claims, earlier, problems)
+            writer.draft(self.brief, plan, claims, links)
+            if last is None
+            else writer.revision(self.brief, plan, claims, links, last, problems)
         )
         try:
             return await steps.ask(f"draft-{number}", Role.WRITE, question)
         except (NoAnswer, NotAllowed) as error:
-            if earlier is None:
+            if last is None:
                 raise self._way_down(Role.WRITE, error) from error
             raise Failed(f"the writer gave up on the revision: {error}") from error
 
     async def _review(
         self,
         steps: Steps,
-        number: int,
+        name: str,
         claims: Sequence[Claim],
         manuscript: Manuscript,
         findings: Sequence[Finding],
+        problems: Sequence[str],
+        rungs: Sequence[Rung] | None = None,
     ) -> Review:
         shown = Draft(**asdict(manuscript))
-        question = editor.review(self.brief, claims, shown, [str(finding) for finding in findings])
+        lines = [str(finding) for finding in findings]
+        question = editor.review(self.brief, claims, shown, lines, problems)
         try:
-            return await steps.ask(f"review-{number}", Role.EDIT, question)
+            return await steps.ask(name, Role.EDIT, question, rungs=rungs)
         except (NoAnswer, NotAllowed) as error:
             raise Failed(f"no editor could be had: {error}") from error
 
-    async def _second_review(
+    async def _agreed(
         self,
         steps: Steps,
         number: int,
         claims: Sequence[Claim],
         manuscript: Manuscript,
         findings: Sequence[Finding],
+        problems: Sequence[str],
         *,
         first: Review,
     ) -> Review:
         """
-        What the second editor says, who must agree; the first one's word where none can be had.
+        What two editors on different models agree on, a third settling where they do not.
 
-        Another model looks with other eyes, so the ladder is tried from its second rung on.
+        Where no second can be had the first one's word stands; where no third, the second's,
+        who is the stricter.
         """
-        question = editor.review(
-            self.brief, claims, Draft(**asdict(manuscript)), [str(finding) for finding in findings]
-        )
-        rungs = [*steps.rungs[Role.EDIT][1:], *steps.rungs[Role.EDIT][:1]]
-        try:
-            return await steps.ask(f"review-{number}-second", Role.EDIT, question, rungs=rungs)
-        except (NoAnswer, NotAllowed) as error:
-            await steps.remark("edit", f"the second editor could not be had: {error}")
-            return first
+        said = first
+        names = [f"review-{number}", f"review-{number}-second", f"review-{number}-third"]
+        for at, name in enumerate(names[1:], start=1):
+            others = self._other_editors(steps, names[:at])
+            if not others:
+                await steps.remark("edit", f"{name}: no other editing model is on the ladder")
+                break
+            try:
+                said = await self._review(
+                    steps, name, claims, manuscript, findings, problems, others
+                )
+            except Failed as error:
+                await steps.remark("edit", f"{name}: {error}")
+                break
+            if said.verdict is Verdict.APPROVE and not said.unsupported:
+                break
+        return said
+
+    def _other_editors(self, steps: Steps, names: Sequence[str]) -> list[Rung]:
+        """The editing models that gave none of these reviews."""
+        with self.books.read() as tx:
+            gave = {
+                (row.provider, row.model)
+                for name in names
+                for row in attempts.answered(tx, steps.run, name)
+            }
+        rungs = steps.rungs[Role.EDIT]
+        return [rung for rung in rungs if (rung.provider, rung.model) not in gave]
 
     async def _drop_unsupported(
         self, steps: Steps, claims: Sequence[Claim], review: Review
@@ -427,9 +368,15 @@ class Newsroom:
                     tx, steps.run, dropped, "the editor: its quote does not bear it out"
                 )
 
-    def _is_sound(self, run: str, manuscript: Manuscript, evidence: Mapping[str, Evidence]) -> bool:
+    def _is_sound(
+        self,
+        run: str,
+        manuscript: Manuscript,
+        evidence: Mapping[str, Evidence],
+        earlier: Sequence[Earlier],
+    ) -> bool:
         """Whether the desk refuses nothing, on the claims that are left after the editor's."""
-        findings = self._inspect(run, manuscript, evidence, self._claims(run))
+        findings = self._inspect(run, manuscript, evidence, self._claims(run), earlier)
         return not any(finding.refuses for finding in findings)
 
     def _inspect(
@@ -438,10 +385,17 @@ class Newsroom:
         manuscript: Manuscript,
         evidence: Mapping[str, Evidence],
         claims: Sequence[Claim],
+        earlier: Sequence[Earlier],
     ) -> list[Finding]:
-        links = [source.url for source in evidence.values()]
-        context = self._context(run, evidence, links=links, cites=True)
-        return house.inspect(manuscript, replace(context, claims=claims))
+        """What the desk finds in the manuscript, and in the text as it will go out."""
+        links = [*(source.url for source in evidence.values()), *_addresses(earlier)]
+        context = replace(self._context(run, evidence, links=links, cites=True), claims=claims)
+        with self.books.read() as tx:
+            body = packaging.body(tx, run, manuscript)
+        found = house.inspect(manuscript, context)
+        return list(
+            dict.fromkeys([*found, *house.inspect_body(body, manuscript, context, run=run)])
+        )
 
     def _context(
         self, run: str, evidence: Mapping[str, Evidence], *, links: Sequence[str], cites: bool
@@ -467,10 +421,11 @@ class Newsroom:
         async def act() -> Output:
             return {"manuscript": asdict(manuscript)}
 
-        def name(tx: Connection, output: Output) -> None:
+        def keep(tx: Connection, output: Output) -> None:
             journal.change_run(tx, steps.run, title=output["manuscript"]["title"])
+            packaging.keep(tx, steps.run, manuscript, self.brief)
 
-        stored = (await steps.work("desk", act, name))["manuscript"]
+        stored = (await steps.work("desk", act, keep))["manuscript"]
         return Manuscript(**stored | {"tags": tuple(stored["tags"])})
 
     def _way_down(self, role: Role, error: BaseException) -> Exception:
@@ -491,6 +446,10 @@ def _item(row: Any) -> DigestItem:
 
 def _manuscript(draft: Draft) -> Manuscript:
     return Manuscript(draft.title, draft.description, tuple(draft.tags), draft.markdown)
+
+
+def _addresses(earlier: Sequence[Earlier]) -> list[str]:
+    return [article.url for article in earlier if article.url]
 
 
 def _as_lines(review: Review) -> list[str]:

@@ -206,7 +206,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("PENSTOCK_FEEDS", "", "feed URLs, OPML files or local feed files, comma-separated; required", _list),
     Option("PENSTOCK_FEED_CRON", "7 * * * *", "when feeds are polled between slots (five-field cron)", _text, later=True),
     Option("PENSTOCK_FRESH_DAYS", "30", "days after which an entry is no longer news", partial(_whole, low=1, high=36_500)),
-    Option("PENSTOCK_SEARCH_URL", "", "a SearXNG-compatible search endpoint for research", url, later=True),
+    Option("PENSTOCK_SEARCH_URL", "", "a SearXNG-compatible search endpoint for research", url),
     Option("PENSTOCK_FETCH_ALLOW", "", "host:port pairs on private addresses or other ports that may be read, comma-separated", _fetch_allow),
     Option("PENSTOCK_PUBLISH_CRON", "0 9 * * mon,wed,fri", "when a run is due (five-field cron, Sunday is 0 or 7)", _text),
     Option("PENSTOCK_COLLECT_CRON", "*/30 * * * *", "when engagement is collected (five-field cron)", _text, later=True),

@@ -7,21 +7,23 @@ is not known is never repeated blind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from daemon import control, journal, look
+from sqlalchemy import Connection
+
+from daemon import control, journal, look, packaging
 from daemon.books import Books
 from daemon.clock import Clock
-from daemon.desk import layout
-from daemon.desk.evidence import Evidence
+from daemon.crew.brief import Brief
 from daemon.desk.house import Manuscript
 from daemon.journal import PublicationState, RunOutcome, StepState
 from daemon.progress import Progress
+from daemon.sources import published
 from daemon.steps import Paused
 from publishers.errors import OutcomeUnknown, Rejected, Transient
-from publishers.port import Intent, Post, Publisher
+from publishers.port import Intent, Post, Publisher, Receipt
 
 # Where a digest may go: a provider that fails must not post link lists in public.
 DIGEST_DESTINATION = "outbox"
@@ -53,7 +55,7 @@ class Press:
         approval: str,
         posts_per_day_max: int,
         zone: ZoneInfo,
-        language: str,
+        brief: Brief,
         progress: Progress,
     ) -> None:
         self._books = books
@@ -62,7 +64,7 @@ class Press:
         self._approval = approval
         self._posts_per_day_max = posts_per_day_max
         self._zone = zone
-        self._language = language
+        self._brief = brief
         self._progress = progress
 
     @property
@@ -147,12 +149,10 @@ class Press:
         except OutcomeUnknown as error:
             change = {"state": PublicationState.UNCONFIRMED, "error": str(error)}
         else:
-            change = {
-                "state": PublicationState.PUBLISHED, "url": receipt.url, "error": None,
-                "remote_id": receipt.remote_id, "published_at": self._clock.now(),
-            }  # fmt: skip
+            change = self._received(receipt)
         async with self._books.write() as tx:
             journal.change_publication(tx, run, publisher.name, **change)
+            self._note_out(tx, publisher, run, change)
             if change["error"] is None:
                 journal.finish_step(tx, run, name, None, self._clock.now())
             else:
@@ -160,6 +160,21 @@ class Press:
         state = StepState.FAILED if change["error"] else StepState.DONE
         self._progress.step(run, name, state, change["error"] or "")
         return waiting
+
+    def _received(self, receipt: Receipt) -> dict[str, Any]:
+        """What a receipt changes about a publication."""
+        return {
+            "state": PublicationState.PUBLISHED, "url": receipt.url, "error": None,
+            "remote_id": receipt.remote_id, "published_at": self._clock.now(),
+        }  # fmt: skip
+
+    def _note_out(
+        self, tx: Connection, publisher: Publisher, run: str, change: Mapping[str, Any]
+    ) -> None:
+        """From now on the archive knows the article as published."""
+        if change.get("state") is PublicationState.PUBLISHED:
+            url = change["url"] if publisher.public else None
+            published.went_out(tx, run, url, change["published_at"])
 
     async def confirm(self) -> list[Any]:
         """
@@ -178,10 +193,9 @@ class Press:
             if receipt is None:
                 continue
             async with self._books.write() as tx:
-                journal.change_publication(
-                    tx, row.run, row.platform, state=PublicationState.PUBLISHED, url=receipt.url,
-                    remote_id=receipt.remote_id, published_at=self._clock.now(), error=None,
-                )  # fmt: skip
+                change = self._received(receipt)
+                journal.change_publication(tx, row.run, row.platform, **change)
+                self._note_out(tx, publisher, row.run, change)
                 journal.finish_step(tx, row.run, f"publish:{row.platform}", None, self._clock.now())
             outcome, reason = self.outcome(row.run)
             async with self._books.write() as tx:
@@ -211,16 +225,9 @@ class Press:
     def _post(self, run: str, manuscript: Manuscript) -> Post:
         """Translate the crew's manuscript into a publisher's post."""
         with self._books.read() as tx:
-            row = journal.run(tx, run)
-            sources = journal.sources(tx, run)
-        assert row is not None
-        if row.kind == journal.DIGEST:
-            body = layout.digest(manuscript.markdown, run=run)
-        else:
-            evidence = {s.id: Evidence(s.id, s.url, s.title, s.text) for s in sources}
-            body = layout.article(
-                manuscript.markdown, evidence, run=run, read_at=sources[0].fetched_at
-            )
+            body = packaging.body(tx, run, manuscript)
+            picture = packaging.picture(tx, run, manuscript, self._brief)
+            kept = published.article(tx, run)
         return Post(
             run=run,
             title=manuscript.title,
@@ -228,7 +235,9 @@ class Press:
             tags=manuscript.tags,
             markdown=body,
             at=self._clock.now(),
-            language=self._language,
+            language=self._brief.language,
+            card=picture,
+            reading_minutes=kept.reading_minutes if kept is not None else 0,
         )
 
     def outcome(self, run: str) -> tuple[RunOutcome, str]:

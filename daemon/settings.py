@@ -92,6 +92,7 @@ class Settings:
     brief: Brief
     feeds: FeedPolicy
     fetch: FetchPolicy
+    search_url: str
     schedule: Schedule
     endpoints: Mapping[str, Endpoint]
     ladders: Mapping[Role, Ladder]
@@ -222,6 +223,7 @@ def load(env: Mapping[str, str], *, at: datetime, for_run: bool = True) -> Setti
         ),
         feeds=FeedPolicy(values["PENSTOCK_FEEDS"], values["PENSTOCK_FRESH_DAYS"]),
         fetch=FetchPolicy(values["PENSTOCK_FETCH_ALLOW"], values["PENSTOCK_HTTP_TIMEOUT"]),
+        search_url=values["PENSTOCK_SEARCH_URL"],
         schedule=Schedule(publish, collect, values["PENSTOCK_MAX_POSTS_PER_DAY"]),
         endpoints=endpoints,
         ladders=ladders,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, text
 
@@ -383,10 +383,32 @@ _SPENT_BY_RUN = number(
         """
 SELECT (SELECT COALESCE(SUM(CASE WHEN credit = 'treasury' THEN amount_micro
                                  ELSE -amount_micro END), 0)
-        FROM transfer WHERE run = :run AND action IN ('post', 'settle'))
+        FROM transfer WHERE run = :run AND action IN ('post', 'settle')
+        AND ((debit >= 'inference:' AND debit < 'inference;')
+             OR (credit >= 'inference:' AND credit < 'inference;')))
      + (SELECT COALESCE(SUM(amount_micro), 0) FROM open_hold WHERE run = :run)
 """
     )
+)
+
+
+class _RunIncome(NamedTuple):
+    run: str
+    micro: int
+
+
+_EARNED_BY_RUN = Statement(
+    text(
+        """
+SELECT run, SUM(CASE WHEN debit = 'treasury' THEN amount_micro ELSE -amount_micro END)
+FROM transfer WHERE run IS NOT NULL AND action = 'post'
+AND (code IN ('engagement', 'revenue')
+     OR (debit >= 'engagement:' AND debit < 'engagement;')
+     OR (debit >= 'revenue:' AND debit < 'revenue;'))
+GROUP BY run
+"""
+    ),
+    _RunIncome._make,
 )
 _EARNED_SINCE = number(
     text(
@@ -421,6 +443,11 @@ def earned(tx: Connection, *, since: datetime, family: str) -> MicroCredits:
     return _sum(
         _EARNED_SINCE.one(tx, **posting.window(since), first=f"{family}:", last=f"{family};")
     )
+
+
+def earned_by_run(tx: Connection) -> dict[str, MicroCredits]:
+    """Income booked so far to the runs whose articles earned it; the others are not in it."""
+    return {run: _sum(int(micro)) for run, micro in _EARNED_BY_RUN.all(tx)}
 
 
 def open_holds(tx: Connection) -> list[OpenHold]:

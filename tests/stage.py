@@ -18,6 +18,7 @@ from daemon import settings
 from daemon.app import World, opened_cycle, opened_database, opened_reconciler
 from daemon.cycle import Report
 from daemon.reconcile import Findings
+from daemon.sources.confined import Unconfined
 from ledger import audit, store
 from ledger.database import Database
 from ledger.money import MicroCredits
@@ -132,6 +133,8 @@ class Stage:
                 models=InProcess({"llm.test": self.model}),
                 web=InProcess({BLOG_ADDRESS: self.blog}),
                 resolve=resolve,
+                # A process answers in real time, which a virtual loop does not have.
+                parser=Unconfined(),
                 chance=self._chance,
             )
             async with opened_cycle(self.settings, database, Silent(), world) as cycle:

@@ -30,11 +30,15 @@ PARTS = ("daemon.sources", "daemon.inference", "daemon.desk", "daemon.crew")
 PURE = (
     "daemon.governor", "daemon.cadence", "daemon.estimate", "daemon.crew.scout",
     "daemon.crew.digest", "daemon.desk.house", "daemon.desk.evidence", "daemon.desk.layout",
+    "daemon.desk.announcement", "daemon.desk.figures", "daemon.desk.manuscript",
+    "daemon.desk.markdown", "daemon.desk.mending", "daemon.desk.package",
+    "daemon.desk.rules.form", "daemon.desk.rules.grounds", "daemon.desk.rules.markup",
+    "daemon.desk.rules.secrecy", "daemon.sources.parse",
     "ledger.rules", "ledger.money",
 )  # fmt: skip
 HEAVY = (
     "atproto", "trafilatura", "genai_prices", "alembic", "rich", "feedparser", "opentelemetry",
-    "requests",
+    "requests", "PIL", "protego",
 )  # fmt: skip
 
 

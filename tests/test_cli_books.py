@@ -441,8 +441,8 @@ def test_a_correction_shows_wherever_the_cost_of_its_request_is_shown(
     desk, plan = paid.copy(tmp_path), paid.plan
     results = calls(
         desk,
-        adjusting("0.009", "bill", plan["id"]),
-        adjusting("0.009", "bill", plan["id"]),
+        adjusting("0.005", "bill", plan["id"]),
+        adjusting("0.005", "bill", plan["id"]),
         adjusting("-0.002", "bill-2", "adjustment:bill"),
     )
     assert [(result.code, result.json["created"]) for result in results] == [
@@ -451,11 +451,11 @@ def test_a_correction_shows_wherever_the_cost_of_its_request_is_shown(
     seen = read(desk, f"runs show {paid.run}", f"runs trace {paid.run}", "runs list")
     found = checked_books(seen)
     shown, traced, (listed,) = list(seen.documents.values())[-3:]
-    assert found.booked == paid.books.booked - 7_000
+    assert found.booked == paid.books.booked - 3_000
     assert micro(shown["cost"]) == micro(listed["cost"]) == found.booked
     assert sum(micro(step["cost"]) for step in shown["steps"]) == found.booked
     expected = {a["id"]: micro(a["cost"]) for a in paid.books.attempts}
-    expected[plan["attempt"]] -= 7_000
+    expected[plan["attempt"]] -= 3_000
     assert {a["id"]: micro(a["cost"]) for a in found.attempts} == expected
     assert {
         a["id"]: micro(a["cost"]) for step in traced["steps"] for a in step["attempts"]

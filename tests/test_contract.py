@@ -419,7 +419,9 @@ def test_a_deposit_moves_value_from_grants_to_the_treasury(paid: Seen) -> None:
 
 def test_a_run_tells_its_sources_its_claims_and_its_article(paid: Seen) -> None:
     shown = paid.documents["runs show"]
-    assert [source["id"] for source in shown["sources"]] == ["S1", "S2", "S3", "S4"]
+    ids = [source["id"] for source in shown["sources"]]
+    assert len(ids) >= 3
+    assert ids == [f"S{number}" for number in range(1, len(ids) + 1)]
     assert shown["claims"]
     assert all(claim["verified"] for claim in shown["claims"])
     assert shown["article"]["title"] == shown["title"] == paid.once[0]["title"]

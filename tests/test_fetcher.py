@@ -10,17 +10,19 @@ import ssl
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from daemon import tls
 from daemon.sources import fetcher
 from daemon.sources.fetcher import BYTES_MAX, Fetched, Fetcher, FetchError, Resolve
 from daemon.sources.policy import FetchPolicy
 from tests.doubles.web import Page, SiteDouble
 from tests.doubles.wire import Fault, InProcess, serve
+from tests.virtual import VirtualTime
 
 PUBLIC, OTHER_PUBLIC = "93.184.216.34", "1.1.1.1"
 
@@ -37,7 +39,7 @@ def get(
     """Fetch one after the other with one fetcher; what the last one gave."""
 
     async def fetch() -> Fetched:
-        policy = FetchPolicy(frozenset(allow), timeout_s)
+        policy = FetchPolicy(frozenset(allow), timeout_s, gap_s=0.0)
         reader = Fetcher(policy, transport, resolve or fetcher.resolve)
         try:
             for url in urls:
@@ -212,6 +214,12 @@ def test_a_redirect_to_itself_ends() -> None:
         ("file:///etc/passwd", "not an http or https address"),
         ("ftp://example.org/", "not an http or https address"),
         ("gopher://127.0.0.1/", "not an http or https address"),
+        ("http://127.0.0.1:0/", "port 0 is not read"),
+        ("http://[64:ff9b::7f00:1]/", "64:ff9b::7f00:1 is not public"),
+        ("http://[::ffff:0:127.0.0.1]/", "is not public"),
+        ("HTTP://0x7f.1/", "127.0.0.1 is not public"),
+        ("http://[fe80::1%25eth0]/", "not an address we read"),
+        ("http://a.example/" + "x" * 2_000, "longer than 2000 characters"),
         ("javascript:alert(1)", ""),
         ("", ""),
         ("http://user:pass@example.org/", "not an address we read"),
@@ -235,10 +243,11 @@ def test_a_redirect_to_another_port_of_an_allowed_host_reaches_nobody() -> None:
 
 def test_a_name_that_turns_private_between_two_redirects_is_refused() -> None:
     site = SiteDouble(pages={"/": Page(status=302, headers={"location": "/next"}), "/next": "x"})
-    resolve, asked = answering([PUBLIC], ["127.0.0.1"])
+    # The page's, its robots.txt's, and the next page's.
+    resolve, asked = answering([PUBLIC], [PUBLIC], ["127.0.0.1"])
     with pytest.raises(FetchError, match=r"127\.0\.0\.1 is not public"):
         get("http://rebind.example/", resolve=resolve, transport=InProcess({PUBLIC: site}))
-    assert len(asked) == 2
+    assert len(asked) == 3
     assert site.hits == {"/": 1}
 
 
@@ -270,7 +279,8 @@ def test_what_is_no_web_address_is_refused_without_asking_for_a_name(url: str) -
 @pytest.mark.parametrize(
     "url",
     ["http://user@example.org/", "http://user:pass@example.org/", "http://:pass@example.org/",
-     "http://@example.org/", "http://127.0.0.1:80\\@example.org/", "http://example.org@127.0.0.1/"],
+     "http://@example.org/", "http://127.0.0.1:80\\@example.org/",
+     "http://example.org@127.0.0.1/", "HTTP://USER@EXAMPLE.ORG/", "http://127.0.0.1%23@example.org/"],
 )  # fmt: skip
 def test_a_url_with_userinfo_is_refused(url: str) -> None:
     resolve, asked = answering([PUBLIC])
@@ -287,7 +297,9 @@ FORBIDDEN = [
     "192.168.255.255", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1",
     "239.255.255.255", "240.0.0.1", "255.255.255.255", "::", "::1", "::7f00:1", "::127.0.0.1",
     "::a9fe:a9fe", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe",
-    "::ffff:93.184.216.34", "64:ff9b::7f00:1", "64:ff9b::10.0.0.1", "64:ff9b::5db8:d822",
+    "::ffff:93.184.216.34", "::ffff:0:127.0.0.1", "::ffff:0:5db8:d822", "100:0:0:1::1",
+    "1fff:ffff::1", "4000::1", "8000::1", "64:ff9b::7f00:1",
+    "64:ff9b::10.0.0.1", "64:ff9b::5db8:d822",
     "64:ff9b:1::a00:1", "100::1", "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:10::1",
     "2001:20::1", "2001:db8::1", "2002:7f00:1::", "2002:a00:1::1", "2002:5db8:d822::1", "3fff::1",
     "5f00::1", "fc00::1", "fd00::1", "fd00:ec2::254", "fe80::1", "febf::1", "fec0::1", "feff::1",
@@ -329,7 +341,10 @@ def test_a_public_address_is_read(address: str) -> None:
 @pytest.mark.parametrize(
     "host",
     ["2130706433", "127.1", "127.0.1", "0x7f.1", "0x7f000001", "0177.0.0.1", "017700000001", "0",
-     "127.0.0.1.", "localhost", "LOCALHOST", "[::]", "[::ffff:127.0.0.1]", "[0:0:0:0:0:0:0:1]",
+     "127.0.0.1.", "localhost", "LOCALHOST", "localhost.", "127.0.0.1..", "0x7F.0.0.1", "0000177.1",
+     "127\u30020\uff0e0\uff611", "\uff11\uff12\uff17.0.0.1", "[::1%25lo]", "[::1%lo]",
+     "[2606:4700:4700::1111%25lo]", "%31%32%37.0.0.1", "127.0.0.1%00.example.org", "[::]",
+     "[::ffff:127.0.0.1]", "[0:0:0:0:0:0:0:1]",
      "[::ffff:7f00:1]"],
 )  # fmt: skip
 def test_other_spellings_of_this_machine_are_seen_through(host: str) -> None:
@@ -363,13 +378,14 @@ def test_other_ports_are_refused_before_a_name_is_resolved(port: int) -> None:
 
 
 def test_the_connection_goes_to_the_address_that_was_checked() -> None:
-    resolve, asked = answering(["127.0.0.1"], ["127.9.9.9"])
+    # For the page, for its robots.txt, and nothing that a third look-up would give.
+    resolve, asked = answering(["127.0.0.1"], ["127.0.0.1"], ["127.9.9.9"])
     site = SiteDouble(pages={"/": "x"})
     with serve(site) as at:
         # The name exists for our resolver only, so a second look-up could not succeed.
         name = f"rebind.example:{at.port}"
         assert get(f"http://{name}/", allow=[name], resolve=resolve).body == b"x"
-    assert asked == [("rebind.example", at.port)]
+    assert asked == [("rebind.example", at.port)] * 2
     assert site.seen[0][1]["host"] == name
 
 
@@ -383,9 +399,12 @@ def test_host_header_and_certificate_name_stay_those_of_the_url() -> None:
 
     resolve, _ = answering([PUBLIC, OTHER_PUBLIC])
     get("https://Name.Example/a", resolve=resolve, transport=Spy())
-    assert seen[0].url == f"https://{PUBLIC}/a"
-    assert seen[0].headers["host"] == "name.example"
-    assert seen[0].extensions["sni_hostname"] == "name.example"
+    assert [str(request.url) for request in seen] == [
+        f"https://{PUBLIC}/robots.txt",
+        f"https://{PUBLIC}/a",
+    ]
+    assert {request.headers["host"] for request in seen} == {"name.example"}
+    assert {request.extensions["sni_hostname"] for request in seen} == {"name.example"}
 
 
 # The operator's exceptions
@@ -440,6 +459,171 @@ def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
         assert sum(proxy.hits.values()) == 1, "the trap itself works"
         assert get(at.url, allow=[f"127.0.0.1:{at.port}"]).body == b"direct"
         assert sum(proxy.hits.values()) == 1
+
+
+def test_a_page_proven_by_a_certificate_does_not_hand_on_to_one_that_is_not() -> None:
+    site = SiteDouble(
+        pages={
+            "/down": Page(status=302, headers={"location": "http://name.example/plain"}),
+            "/up": Page(status=302, headers={"location": "https://name.example/safe"}),
+            "/safe": "safe",
+        }
+    )
+    resolve, _ = answering([PUBLIC])
+    transport = InProcess({PUBLIC: site})
+    with pytest.raises(FetchError, match="from https to http is not followed"):
+        get("https://name.example/down", resolve=resolve, transport=transport)
+    assert site.hits["/plain"] == 0
+    assert get("http://name.example/up", resolve=resolve, transport=transport).body == b"safe"
+
+
+def test_the_address_a_redirect_led_to_is_told_as_it_was_sent() -> None:
+    pages = {"/": Page(status=302, headers={"location": "/a bé"}), "/a bé": Page(b"x")}
+    assert served(SiteDouble(pages={**pages})).url.endswith("/a%20b%C3%A9")
+
+
+def test_a_304_that_nobody_asked_for_is_no_page() -> None:
+    with pytest.raises(FetchError, match="HTTP 304"):
+        served(SiteDouble(pages={"/": Page(status=304)}))
+
+
+def test_headers_that_could_not_be_shown_or_sent_back_are_left_out() -> None:
+    headers = {"etag": '"' + "x" * 2_000 + '"', "content-type": "text/html\x1b[2J"}
+    fetched = served(SiteDouble(pages={"/": Page(b"x", headers=headers)}))
+    assert (fetched.etag, fetched.content_type) == (None, "")
+
+
+def test_a_name_that_takes_too_long_to_resolve_is_given_up() -> None:
+    async def never(host: str, port: int) -> list[str]:
+        await asyncio.get_running_loop().create_future()
+        return []
+
+    started = time.monotonic()
+    with pytest.raises(FetchError, match="too slow"):
+        get("http://name.example/", resolve=never, timeout_s=0.1)
+    assert time.monotonic() - started < 2
+
+
+# What only raw bytes can do
+
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def raw(script: Script, timeout_s: float = 5.0) -> Fetched:
+    """One page from a server that writes its own bytes; its robots.txt is not there."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A cancelled talk ends here: asyncio.streams would report it as a crash.
+        gone = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.suppress(*gone):
+            request = await reader.readuntil(b"\r\n\r\n")
+            if request.startswith(b"GET /robots.txt "):
+                writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            else:
+                await script(reader, writer)
+            await writer.drain()
+        writer.close()
+
+    async def fetch() -> Fetched:
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        policy = FetchPolicy(frozenset({f"127.0.0.1:{port}"}), timeout_s, gap_s=0.0)
+        async with server, contextlib.AsyncExitStack() as stack:
+            web = Fetcher(policy)
+            stack.push_async_callback(web.close)
+            return await web.get(f"http://127.0.0.1:{port}/")
+
+    return asyncio.run(fetch())
+
+
+def once(*parts: bytes) -> Script:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"".join(parts))
+
+    return script
+
+
+def for_ever(start: bytes, again: bytes, every_s: float = 0.0) -> Script:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        while True:
+            writer.write(again)
+            await writer.drain()
+            await asyncio.sleep(every_s)
+
+    return script
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (for_ever(OK, b"x-more: " + b"y" * 1_000 + b"\r\n"), None),
+        (for_ever(OK + b"x-one: ", b"y" * 1_000), None),
+        (for_ever(OK, b"x-slow: 1\r\n", 0.05), "too slow"),
+        (for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "too slow"),
+        (for_ever(b"", b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", 0.05), "too slow"),
+        (for_ever(OK + b"transfer-encoding: chunked\r\n\r\n", b"1;" + b"e" * 1_000), None),
+        (for_ever(OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", b"t: 1\r\n"), None),
+        (once(OK, b"content-length: 5\r\n\r\nxx"), None),
+        (once(OK, b"content-length: -1\r\n\r\nxx"), None),
+        (once(OK, b"content-length: 1\r\ncontent-length: 2\r\n\r\nxx"), None),
+        (once(OK, b"transfer-encoding: chunked\r\n\r\nffffffffffffffffffff\r\nxx"), None),
+        (once(OK, b"content-encoding: gzip\r\ncontent-encoding: gzip\r\n\r\nxx"), "is not read"),
+        (once(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n"), None),
+        (once(b"\0" * 10_000), None),
+        (once(b"SSH-2.0-OpenSSH_9.6\r\n"), None),
+    ],
+    ids=["many headers", "one long header", "slow headers", "1xx flood", "slow 1xx",
+         "chunk extension", "trailers", "short body", "negative length", "two lengths",
+         "huge chunk", "two encodings", "101", "zeros", "another protocol"],
+)  # fmt: skip
+def test_a_server_that_keeps_to_no_protocol_costs_little(script: Script, why: str | None) -> None:
+    started = time.monotonic()
+    tracemalloc.start()
+    try:
+        with pytest.raises(FetchError, match=why):
+            raw(script, timeout_s=0.5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - started < 3
+    assert peak < 10_000_000
+
+
+def test_a_body_longer_than_its_length_says_is_read_to_that_length() -> None:
+    assert raw(once(OK, b"content-length: 2\r\n\r\nhello")).body == b"he"
+
+
+def test_trailers_and_a_hint_before_the_answer_do_no_harm() -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
+    chunks = b"transfer-encoding: chunked\r\n\r\n2;a=b\r\nhe\r\n0\r\nx-t: 1\r\n\r\n"
+    assert raw(once(hint, OK, chunks)).body == b"he"
+
+
+def test_a_byte_a_second_is_cut_after_thirty() -> None:
+    class Drip(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                await asyncio.sleep(1)
+                yield b"x"
+
+    class Dripping(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/robots.txt":
+                return httpx.Response(404)
+            return httpx.Response(200, stream=Drip())
+
+    resolve, _ = answering([PUBLIC])
+    when = VirtualTime()
+    web = Fetcher(FetchPolicy(frozenset(), 20.0), Dripping(), resolve, when.clock)
+    with pytest.raises(FetchError, match="too slow"):
+        when.run(web.get("http://name.example/"))
+    assert when.loop.time() == pytest.approx(30.0, abs=0.001)
+    when.close()
 
 
 # Size and time
@@ -578,14 +762,17 @@ un52OKeM9ft9mKGDa94R2IVfZ6ahRANCAATe014PZAXoHtF8XPHwOksZqg5hOhM+
 
 
 @pytest.fixture
-def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Path]]:
     """The certificate and its key as files; it is the only authority anyone trusts."""
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     certificate.write_text(CERTIFICATE)
     key.write_text(KEY)
     # Where httpx finds its authorities.
     monkeypatch.setattr("certifi.where", lambda: str(certificate))
-    return certificate, key
+    # One context serves every client of a process, so it is made anew here and for the next test.
+    tls.context.cache_clear()
+    yield certificate, key
+    tls.context.cache_clear()
 
 
 async def https_twice(trusted: tuple[Path, Path], second: str) -> None:
@@ -607,7 +794,7 @@ async def https_twice(trusted: tuple[Path, Path], second: str) -> None:
     port = server.sockets[0].getsockname()[1]
     resolve, _ = answering(["127.0.0.1"])
     reader = Fetcher(
-        FetchPolicy(frozenset({f"a.example:{port}", f"b.example:{port}"}), 5.0),
+        FetchPolicy(frozenset({f"a.example:{port}", f"b.example:{port}"}), 5.0, gap_s=0.0),
         resolve=resolve,
     )
     try:

@@ -72,10 +72,13 @@ def test_the_comparison_is_not_between_two_empty_schemas(database: Database) -> 
     migrations.upgrade(database)
     with database.read() as tx:
         made = schema_sql(tx)
-    tables = {name for kind, name in made if kind == "table"}
+    # The index is a table of FTS5's, which keeps it in further ones, none of them STRICT.
+    index = {key for key in made if key[1].startswith("article_index")}
+    assert {name for kind, name in index if kind == "table"} > {"article_index"}
+    tables = {name for kind, name in made.keys() - index if kind == "table"}
     assert tables == set(migrations.register_tables().tables)
     assert {"transfer", "account", "control"} <= tables
-    assert all(sql.endswith("STRICT") for (kind, _), sql in made.items() if kind == "table")
+    assert all(made["table", name].endswith("STRICT") for name in tables)
     assert sum(kind == "trigger" for kind, _ in made) == 4
 
 
@@ -461,6 +464,7 @@ def test_the_next_run_migrates_an_old_database_and_goes_on_with_what_was_interru
         (run,) = rows(db, "SELECT id FROM run WHERE state = 'running'")[0]
         answers = rows(db, f"SELECT step FROM attempt WHERE run = '{run}' AND outcome = 'ok'")
         spent = max(spending_by_the_rows(db).values())
+        corrected = rows(db, "SELECT amount_micro FROM transfer WHERE credit LIKE 'inference:%'")
     model = ModelDouble(dict(PRICES), key=KEY)
     with serve(model) as provider:
         desk = Desk(
@@ -488,7 +492,8 @@ def test_the_next_run_migrates_an_old_database_and_goes_on_with_what_was_interru
     later = [attempt for attempt in found.attempts if attempt["id"] not in attempts]
     assert flying <= {attempt["id"] for attempt in found.outcomes("unknown")}
     # What may have been billed is still held, or charged by now: a hold's age is the file's.
-    assert found.booked + found.held == spent + model.billed_micro
+    better_known = sum(amount for (amount,) in corrected)
+    assert found.booked + found.held == spent - better_known + model.billed_micro
     # No answer was bought a second time.
     assert len(later) == len(model.requests)
     assert not {step for (step,) in answers} & {attempt["step"] for attempt in later}

@@ -13,9 +13,11 @@ from sqlmodel import SQLModel
 
 from daemon.books import Books
 from daemon.clock import SystemClock
-from daemon.sources import archive, pages, text
-from daemon.sources.fetcher import Fetched, Fetcher, FetchError
-from daemon.sources.pages import PageReader, PageText, extract
+from daemon.sources import archive, text
+from daemon.sources.confined import Confined
+from daemon.sources.fetcher import Fetcher, FetchError
+from daemon.sources.pages import PageReader, PageText
+from daemon.sources.parse import PAGE_TEXT_MAX, PAGE_TEXT_MIN, ParseError, parse_page
 from daemon.sources.policy import FetchPolicy
 from ledger.database import Database, create_schema
 from tests.doubles.web import Page, SiteDouble
@@ -27,8 +29,11 @@ WORDS = "A penstock lets just as much water through as the reservoir can bear, a
 HTML_TYPE = "text/html; charset=utf-8"
 
 
-def fetched(body: bytes | str, content_type: str = HTML_TYPE) -> Fetched:
-    return Fetched(URL, body.encode() if isinstance(body, str) else body, content_type, None, None)
+def extract(body: bytes | str, content_type: str = HTML_TYPE) -> tuple[str, str]:
+    page = parse_page(
+        body.encode() if isinstance(body, str) else body, url=URL, content_type=content_type
+    )
+    return page.title, page.text
 
 
 def article(title: str = "On sluices", words: str = WORDS * 8) -> str:
@@ -49,7 +54,7 @@ def test_every_page_of_a_real_blog_gives_its_title_and_its_text() -> None:
         pytest.skip(f"NOT RUN: {REALWEB} is not here, so no real page was tried")
     assert len(files) == 24
     for file in files:
-        title, body = extract(fetched(file.read_bytes(), "text/html"))
+        title, body = extract(file.read_bytes(), "text/html")
         slug = file.stem.split("-")
         shared = [word for word in slug if word.lower() in title.lower()]
         assert len(shared) >= len(slug) // 2, f"{title!r} is not the title of {file.name}"
@@ -59,7 +64,7 @@ def test_every_page_of_a_real_blog_gives_its_title_and_its_text() -> None:
 
 
 def test_the_article_is_read_without_its_furniture() -> None:
-    title, body = extract(fetched(article()))
+    title, body = extract(article())
     assert title == "On sluices"
     assert "as much water through as the reservoir can bear" in body
     assert "The second paragraph ends it" in body
@@ -68,13 +73,13 @@ def test_the_article_is_read_without_its_furniture() -> None:
 
 
 def test_plain_text_is_read_as_it_is_under_its_address() -> None:
-    title, body = extract(fetched(f"  {WORDS * 5}\r\n\r\nThe   end.\n", "Text/Plain"))
+    title, body = extract(f"  {WORDS * 5}\r\n\r\nThe   end.\n", "Text/Plain")
     assert title == URL
     assert body == f"{(WORDS * 5).strip()}\nThe end."
 
 
 def test_a_page_without_a_content_type_is_tried_as_html() -> None:
-    assert extract(fetched(article(), ""))[0] == "On sluices"
+    assert extract(article(), "")[0] == "On sluices"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ def test_a_page_without_a_content_type_is_tried_as_html() -> None:
 )  # fmt: skip
 def test_plain_text_is_read_in_the_encoding_it_names_else_utf_8(declared: str, actual: str) -> None:
     words = ("вода течёт " if actual == "koi8-r" else "Überläufe fließen ") * 30
-    _, body = extract(fetched(words.encode(actual), f"text/plain; charset={declared}"))
+    _, body = extract(words.encode(actual), f"text/plain; charset={declared}")
     assert body == words.strip()
 
 
@@ -99,8 +104,8 @@ def test_a_page_in_another_encoding_than_it_claims_is_read_or_refused(
 ) -> None:
     body = article(words="Überläufe \\x fließen \\N{x} à gogo; " * 20).encode("latin-1")
     try:
-        title, read = extract(fetched(body, f"{kind}; charset={declared}"))
-    except FetchError:
+        title, read = extract(body, f"{kind}; charset={declared}")
+    except ParseError:
         return
     assert not any(text.is_hidden(c) for c in title + read)
 
@@ -124,8 +129,8 @@ PDF = (
     ],
 )
 def test_a_pdf_is_refused_whatever_it_calls_itself(content_type: str) -> None:
-    with pytest.raises(FetchError):
-        extract(fetched(PDF, content_type))
+    with pytest.raises(ParseError):
+        extract(PDF, content_type)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +145,8 @@ def test_a_pdf_is_refused_whatever_it_calls_itself(content_type: str) -> None:
     ],
 )
 def test_what_is_not_a_text_is_refused_by_its_type(content_type: str) -> None:
-    with pytest.raises(FetchError, match="is not a text"):
-        extract(fetched(article(), content_type))
+    with pytest.raises(ParseError, match="is not a text"):
+        extract(article(), content_type)
 
 
 @pytest.mark.parametrize(
@@ -153,23 +158,23 @@ def test_what_is_not_a_text_is_refused_by_its_type(content_type: str) -> None:
 @pytest.mark.parametrize("content_type", [HTML_TYPE, "text/plain"])
 def test_a_page_with_no_text_to_speak_of_is_refused(body: str, content_type: str) -> None:
     if content_type == "text/plain":
-        body = body[: pages.TEXT_MIN - 1]
-    with pytest.raises(FetchError, match=r"characters of text|not a text"):
-        extract(fetched(body, content_type))
+        body = body[: PAGE_TEXT_MIN - 1]
+    with pytest.raises(ParseError, match=r"characters of text|not a text"):
+        extract(body, content_type)
 
 
 def test_hidden_characters_are_taken_out_of_title_and_text() -> None:
     hidden = "\u200b\u202e\U000e0041"
-    title, body = extract(fetched(article(f"On {hidden}sluices", f"{hidden}{WORDS * 8}")))
+    title, body = extract(article(f"On {hidden}sluices", f"{hidden}{WORDS * 8}"))
     assert title == "On sluices"
     assert WORDS.strip() in body
     assert not any(text.is_hidden(c) for c in body)
 
 
 def test_title_and_text_are_bounded() -> None:
-    title, body = extract(fetched("word " * 100_000, "text/plain"))
-    assert 90_000 < len(body) <= pages.TEXT_MAX
-    title, _ = extract(fetched(article("long " * 200)))
+    title, body = extract("word " * 100_000, "text/plain")
+    assert 90_000 < len(body) <= PAGE_TEXT_MAX
+    title, _ = extract(article("long " * 200))
     assert len(title) <= 300
 
 
@@ -198,10 +203,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def read(database: Database, hands: Hands, url: str, port: int) -> PageText:
     async def visit() -> PageText:
         clock = SystemClock(hands)
-        fetcher = Fetcher(FetchPolicy(frozenset({f"127.0.0.1:{port}"}), 5.0))
+        fetcher = Fetcher(FetchPolicy(frozenset({f"127.0.0.1:{port}"}), 5.0, gap_s=0.0))
+        parser = Confined()
         try:
-            return await PageReader(fetcher, Books(database, clock), clock).read(url)
+            return await PageReader(fetcher, parser, Books(database, clock), clock).read(url)
         finally:
+            await parser.close()
             await fetcher.close()
 
     return asyncio.run(visit())

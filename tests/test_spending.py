@@ -141,29 +141,66 @@ def test_surplus_buys_more_questions_and_a_second_editor(
     assert models.get("review-1-second", "cheap") == "cheap"
 
 
+YES = {"verdict": "approve", "score": 9, "problems": [], "unsupported": [], "questions": []}
+NO = YES | {
+    "verdict": "revise", "score": 4,
+    "problems": [{"where": "title", "problem": "It promises too much.", "fix": "Say less."}],
+}  # fmt: skip
+EDITORS = {
+    "PENSTOCK_MODELS_EDIT": "llm/good > llm/cheap > llm/other",
+    "PENSTOCK_PRICES": "llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8;llm/other=0.2,0.02,0.8",
+}
+
+
+def edited(one: Stage) -> list[tuple[str, str]]:
+    return [(a.step, a.model) for a in asked(one) if a.step.startswith("review")]
+
+
 def test_a_second_editor_who_does_not_agree_sends_the_draft_back(stage: MakeStage) -> None:
-    one = stage("9")
-    yes = {"verdict": "approve", "score": 9, "problems": [], "unsupported": [], "questions": []}
-    no = yes | {
-        "verdict": "revise", "score": 4,
-        "problems": [{"where": "title", "problem": "It promises too much.", "fix": "Say less."}],
-    }  # fmt: skip
-    one.model.reviews = [yes, no, yes, yes]
+    one = stage("9", PENSTOCK_MODELS_EDIT="llm/good > llm/cheap")
+    one.model.reviews = [YES, NO, YES, YES]
     report = one.once()
     assert report.outcome is RunOutcome.PUBLISHED, report.reason
-    assert [a.step for a in asked(one) if a.step.startswith(("draft", "review"))] == [
-        "draft-1", "review-1", "review-1-second", "draft-2", "review-2", "review-2-second",
+    assert edited(one) == [
+        ("review-1", "good"), ("review-1-second", "cheap"),
+        ("review-2", "good"), ("review-2-second", "cheap"),
     ]  # fmt: skip
     revision = [r for r in one.model.requests if r.schema == "draft"][1]
-    assert "It promises too much." in revision.text
+    assert "1. title: It promises too much. Say less." in revision.text
+    # Who judges the next draft is told what it was to mend.
+    judged = [r for r in one.model.requests if r.schema == "review"]
+    assert "Asked for last time" not in judged[1].text
+    assert "1. title: It promises too much. Say less." in judged[2].text
+
+
+@pytest.mark.parametrize(("third", "drafts"), [(YES, 1), (NO, 2)])
+def test_a_third_editor_settles_what_two_dispute(
+    stage: MakeStage, third: dict[str, object], drafts: int
+) -> None:
+    one = stage("9", **EDITORS)
+    one.model.reviews = [YES, NO, third, YES, YES]
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    assert edited(one)[:3] == [
+        ("review-1", "good"), ("review-1-second", "cheap"), ("review-1-third", "other"),
+    ]  # fmt: skip
+    assert sum(r.schema == "draft" for r in one.model.requests) == drafts
+
+
+def test_a_second_editor_is_another_model_or_nobody(stage: MakeStage) -> None:
+    one = stage("9")
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    assert edited(one) == [("review-1", "good")]
+    assert any("no other editing model" in line for line in said(one, report.run, "edit"))
 
 
 def test_a_second_editor_who_cannot_be_had_does_not_stop_the_article(stage: MakeStage) -> None:
-    one = stage("9")
+    one = stage("9", PENSTOCK_MODELS_EDIT="llm/good > llm/cheap")
     one.model.misbehave("status", code=500, schema="review", after=1, times=None)
     report = one.once()
     assert report.outcome is RunOutcome.PUBLISHED, report.reason
-    assert any("second editor could not be had" in line for line in said(one, report.run, "edit"))
+    assert any("no editor could be had" in line for line in said(one, report.run, "edit"))
 
 
 # Who takes over

@@ -20,6 +20,7 @@ from daemon.cycle import Cycle, Report
 from daemon.inference import attempts
 from daemon.journal import RunOutcome
 from daemon.settings import Settings
+from daemon.sources.confined import Confined
 from ledger.database import Database
 from ledger.errors import StorageError
 from ledger.money import MicroCredits
@@ -46,7 +47,8 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
         settings.ladders, settings.prices, settings.policy, context.clock.now()
     ):
         say(f"penstock: {line}")
-    world = World()
+    # It loads its libraries while we open the books.
+    world = World(parser=Confined.started())
     in_hand: str | None = None
 
     async def main(database: Database) -> Report:

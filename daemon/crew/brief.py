@@ -15,3 +15,8 @@ class Brief:
     language: str
     words_min: int
     words_max: int
+
+    @property
+    def publication(self) -> str:
+        """What the publication is called: the first of its subjects."""
+        return self.niche[0][:1].upper() + self.niche[0][1:] if self.niche else "Penstock"

@@ -24,9 +24,9 @@ def plan(brief: Brief, evidence: Sequence[Evidence], topic: str | None) -> Quest
     titles = " ".join(source.title for source in evidence)
     asked = f"\nThe operator asks for this topic: {topic}" if topic else ""
     text = (
+        f"{source_blocks(evidence, about=topic or titles, characters_max=PLAN_CHARACTERS_MAX)}\n\n"
         f"The publication is about: {', '.join(brief.niche)}.\n"
         f"Its readers: {brief.audience}.\nLanguage: {brief.language}.{asked}\n\n"
-        f"{source_blocks(evidence, about=topic or titles, characters_max=PLAN_CHARACTERS_MAX)}\n\n"
         "Plan one article that these sources can carry: its angle, a working title, and three to"
         " five questions whose answers stand in the sources."
     )

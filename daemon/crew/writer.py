@@ -11,32 +11,48 @@ from daemon.crew.schemas import Draft, Plan
 from daemon.desk.evidence import Claim
 from daemon.inference.asking import Question
 
+Link = tuple[str, str]
 
-def draft(brief: Brief, plan: Plan, claims: Sequence[Claim]) -> Question[Draft]:
-    """Ask for the article."""
-    text = f"{_assignment(brief, plan, claims)}\n\nWrite the article."
+
+def draft(
+    brief: Brief, plan: Plan, claims: Sequence[Claim], earlier: Sequence[Link]
+) -> Question[Draft]:
+    """
+    Ask for the article.
+
+    Args:
+        earlier: titles and addresses of earlier articles that it may link to.
+    """
+    text = f"{_assignment(brief, plan, claims, earlier)}\n\nWrite the article."
     return Question("draft", Draft, prompt("writer"), text, _tokens_max(brief), whole=True)
 
 
 def revision(
-    brief: Brief, plan: Plan, claims: Sequence[Claim], earlier: Draft, problems: Sequence[str]
+    brief: Brief,
+    plan: Plan,
+    claims: Sequence[Claim],
+    earlier: Sequence[Link],
+    last: Draft,
+    problems: Sequence[str],
 ) -> Question[Draft]:
     """Ask for the article again, with every problem of the last one."""
     text = (
-        f"{_assignment(brief, plan, claims)}\n\nYour last draft:\n\n"
-        f"Title: {earlier.title}\n\n{earlier.markdown}\n\n"
-        "Mend each of these, keep what is good, and write the whole article again:\n"
-        + "\n".join(f"- {problem}" for problem in problems)
+        f"{_assignment(brief, plan, claims, earlier)}\n\nYour last draft:\n\n"
+        f"Title: {last.title}\n\n{last.markdown}\n\n"
+        "Mend each of these in turn, keep what is good, and write the whole article again:\n"
+        + "\n".join(f"{number}. {problem}" for number, problem in enumerate(problems, start=1))
     )
     return Question("draft", Draft, prompt("writer"), text, _tokens_max(brief), whole=True)
 
 
-def _assignment(brief: Brief, plan: Plan, claims: Sequence[Claim]) -> str:
+def _assignment(brief: Brief, plan: Plan, claims: Sequence[Claim], earlier: Sequence[Link]) -> str:
+    links = "\n".join(f"- {title}: {address}" for title, address in earlier)
     return (
         f"Readers: {brief.audience}.\nVoice: {brief.voice}.\nLanguage: {brief.language}.\n"
         f"Length: {brief.words_min}-{brief.words_max} words.\n"
         f"Working title: {plan.working_title}\nAngle: {plan.angle}\n\n"
         f"Claims:\n{claim_lines(claims)}"
+        + (f"\n\nEarlier articles of ours:\n{links}" if links else "")
     )
 
 

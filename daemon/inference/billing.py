@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from daemon import tls
 from daemon.inference.port import Endpoint, UsageApi
 from daemon.inference.usage import amount, micro, read_json
 from ledger.money import ZERO, MicroCredits
@@ -61,7 +62,11 @@ class Billing:
         if endpoint.key:
             headers["authorization"] = f"Bearer {self._key}"
         self._client = httpx.AsyncClient(
-            transport=transport, headers=headers, trust_env=False, follow_redirects=False
+            transport=transport,
+            verify=tls.context(),
+            headers=headers,
+            trust_env=False,
+            follow_redirects=False,
         )
 
     async def counter(self) -> Counter | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from daemon import tls
 from daemon.inference.port import (
     AnswerFormat,
     Endpoint,
@@ -56,6 +57,7 @@ class ChatModel:
             headers["authorization"] = f"Bearer {self._key}"
         self._client = httpx.AsyncClient(
             transport=transport,
+            verify=tls.context(),
             headers=headers,
             # No proxies or netrc from the environment: the operator named this URL and no other.
             trust_env=False,

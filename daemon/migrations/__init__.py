@@ -22,7 +22,7 @@ from ledger.errors import SchemaTooNew, SchemaTooOld
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_KNOWN = ("0001", "0002")  # oldest first
+_KNOWN = ("0001", "0002", "0003")  # oldest first
 HEAD = _KNOWN[-1]
 
 
@@ -34,7 +34,8 @@ def register_tables() -> MetaData:
     import daemon.inference.attempts
     import daemon.inference.counters
     import daemon.journal
-    import daemon.sources.archive  # noqa: F401
+    import daemon.sources.archive
+    import daemon.sources.published  # noqa: F401
     import ledger.models  # noqa: F401
 
     return SQLModel.metadata
@@ -69,6 +70,7 @@ def upgrade(database: Database) -> None:
 
     Raises:
         SchemaTooNew: a later version wrote it; nothing was touched.
+        NoFullTextSearch: this SQLite cannot make the index; nothing was touched.
     """
     with database.read() as tx:
         if not _is_behind(version(tx)):
@@ -76,10 +78,13 @@ def upgrade(database: Database) -> None:
     # Imported before the write lock is taken, so that nobody waits for the import.
     from alembic import command
 
+    from daemon.sources.published import require_search
+
     config = alembic_config()
     with database.write() as tx:
         # Looked at again: another process may have migrated while we waited for the lock.
         if _is_behind(version(tx)):
+            require_search(tx)
             config.attributes["connection"] = tx
             command.upgrade(config, HEAD)
 

@@ -7,14 +7,14 @@ that was extracted from it; a run's own evidence is a copy in the journal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Index, Row, Text, select
+from sqlalchemy import Connection, Index, Row, Select, Text, exists, func, select
 from sqlmodel import Field, SQLModel
 
+from daemon.sources.parse import Item
 from ledger.types import Timestamp
 
 
@@ -38,6 +38,7 @@ class Entry(SQLModel, table=True):
     __tablename__ = "entry"
     __table_args__ = (
         Index("entry_by_use", "used_by", "seen_at"),
+        Index("entry_by_url", "url", "used_by"),
         {"sqlite_strict": True},
     )
 
@@ -68,20 +69,14 @@ class Page(SQLModel, table=True):
     fetched_at: datetime = Field(sa_type=Timestamp)
 
 
+# How far ahead of us a feed's clock may be.
+AHEAD_MAX = timedelta(days=1)
+# Values in one statement; databases take some tens of thousands at most.
+IN_ONE_QUESTION = 500
+# More than anybody's month of feeds; a choice among the newest thousands is a choice.
+UNUSED_MAX = 2_000
+
 _feed, _entry, _page = (SQLModel.metadata.tables[name] for name in ("feed", "entry", "page"))
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An entry as parsed: plain text everywhere, times aware or None."""
-
-    guid: str
-    url: str
-    title: str
-    author: str | None
-    summary: str
-    text: str
-    published_at: datetime | None
 
 
 def feed(tx: Connection, location: str) -> Row[Any] | None:
@@ -100,42 +95,79 @@ def note_feed(tx: Connection, location: str, *, at: datetime, **values: Any) -> 
 
 def remember(tx: Connection, location: str, items: Sequence[Item], at: datetime) -> int:
     """Store entries not seen before; returns how many there were."""
-    known = set(tx.execute(select(_entry.c.guid).where(_entry.c.feed == location)).scalars())
-    fresh = {item.guid: item for item in items if item.guid not in known}
-    for item in fresh.values():
-        tx.execute(
-            _entry.insert().values(
-                feed=location, guid=item.guid, url=item.url, title=item.title,
-                author=item.author, summary=item.summary, text=item.text,
+    fresh = {item.guid: item for item in items}
+    for guid in _known(tx, location, list(fresh)):
+        del fresh[guid]
+    if fresh:
+        rows = [
+            {
+                "feed": location, "guid": item.guid, "url": item.url, "title": item.title,
+                "author": item.author, "summary": item.summary, "text": item.text,
                 # An entry from the future would be news for ever.
-                published_at=item.published_at if _plausible(item, at) else None, seen_at=at,
-            )
-        )  # fmt: skip
+                "published_at": item.published_at if _plausible(item, at) else None,
+                "seen_at": at,
+            }
+            for item in fresh.values()
+        ]  # fmt: skip
+        tx.execute(_entry.insert(), rows)
     return len(fresh)
 
 
+def _known(tx: Connection, location: str, guids: Sequence[str]) -> Iterator[str]:
+    """Which of these a feed had before; asked by key, so that its past costs nothing."""
+    for start in range(0, len(guids), IN_ONE_QUESTION):
+        some = guids[start : start + IN_ONE_QUESTION]
+        yield from tx.execute(
+            select(_entry.c.guid).where(_entry.c.feed == location, _entry.c.guid.in_(some))
+        ).scalars()
+
+
 def _plausible(item: Item, at: datetime) -> bool:
-    return item.published_at is not None and item.published_at <= at + timedelta(days=1)
+    return item.published_at is not None and item.published_at <= at + AHEAD_MAX
 
 
-def unused(tx: Connection, locations: Sequence[str], *, newer_than: datetime) -> list[Row[Any]]:
+def unused(
+    tx: Connection, locations: Sequence[str], *, newer_than: datetime, limit: int = UNUSED_MAX
+) -> list[Row[Any]]:
     """
     Entries of these feeds that are news and that no run has used, newest first.
 
     An undated entry counts from when it was first seen. The same address in two feeds is one
-    entry.
+    entry. What the feed carries of an entry (`text`) is not read: it can be most of the archive.
+
+    Args:
+        limit: how many entries are looked at, the newest ones.
     """
-    rows = tx.execute(
-        select(_entry, _feed.c.title.label("feed_title"))
+    columns = [column for column in _entry.c if column is not _entry.c.text]
+    moment = func.coalesce(_entry.c.published_at, _entry.c.seen_at)
+    another = _entry.alias()
+    used_elsewhere = exists().where(another.c.url == _entry.c.url, another.c.used_by.is_not(None))
+    newest: Select[Any] = (
+        select(*columns, _feed.c.title.label("feed_title"))
         .join(_feed, _feed.c.location == _entry.c.feed)
-        .where(_entry.c.used_by.is_(None), _entry.c.feed.in_(locations))
-    ).all()
-    used_urls = set(tx.execute(select(_entry.c.url).where(_entry.c.used_by.is_not(None))).scalars())
+        .where(
+            _entry.c.used_by.is_(None),
+            _entry.c.feed.in_(locations),
+            moment >= newer_than,
+            # Nothing is dated later than a day after it was seen; this much an index can tell.
+            _entry.c.seen_at >= _earlier(newer_than),
+            ~used_elsewhere,
+        )
+        # By the key in the end, so that the same entries are chosen wherever they stand.
+        .order_by(moment.desc(), _entry.c.feed, _entry.c.guid)
+    )
     by_url: dict[str, Row[Any]] = {}
-    for row in sorted(rows, key=lambda row: row.published_at or row.seen_at, reverse=True):
-        if (row.published_at or row.seen_at) >= newer_than and row.url not in used_urls:
-            by_url.setdefault(row.url, row)
+    for row in tx.execute(newest.limit(limit)):
+        by_url.setdefault(row.url, row)
     return list(by_url.values())
+
+
+def _earlier(moment: datetime) -> datetime:
+    """A day before; the first day there is has none."""
+    try:
+        return moment - AHEAD_MAX
+    except OverflowError:
+        return moment
 
 
 def use(tx: Connection, run: str, urls: Sequence[str]) -> None:
@@ -174,3 +206,13 @@ def keep_page(tx: Connection, url: str, **values: Any) -> None:
         tx.execute(_page.insert().values(url=url, **values))
     else:
         tx.execute(_page.update().where(_page.c.url == url).values(**values))
+
+
+def pages(tx: Connection, *, newer_than: datetime, limit: int) -> Sequence[Row[Any]]:
+    """The pages read last, newest first."""
+    return tx.execute(
+        select(_page)
+        .where(_page.c.fetched_at >= newer_than)
+        .order_by(_page.c.fetched_at.desc(), _page.c.url)
+        .limit(limit)
+    ).all()

@@ -13,10 +13,12 @@ class FetchPolicy:
     Args:
         allow: `host:port` pairs, as written in a URL, that may be private or on another port.
         timeout_s: for one request until its headers.
+        gap_s: least time between the beginnings of two requests to one host.
     """
 
     allow: frozenset[str]
     timeout_s: float
+    gap_s: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

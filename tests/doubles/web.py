@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
@@ -34,9 +35,21 @@ class Page:
     endless: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request, and when it came by the clock of the loop that served it."""
+
+    path: str
+    at_s: float
+    headers: Mapping[str, str]
+
+
 class SiteDouble:
     """
     A site that counts its visitors.
+
+    Robots ask for /robots.txt before anything else. `visits` has every request; `hits` and `seen`
+    leave that one out, so that a test which is not about robots counts pages.
 
     Args:
         root: A folder whose files are served; nothing outside it ever is.
@@ -57,11 +70,15 @@ class SiteDouble:
         self.rewrite = rewrite
         self.hits: Counter[str] = Counter()
         self.seen: list[tuple[str, Mapping[str, str]]] = []
+        self.visits: list[Visit] = []
 
     async def handle(self, request: Request) -> Answer:
         """Serve a page, or 304 where the client's copy is current, or 404."""
-        self.hits[request.path] += 1
-        self.seen.append((request.path, request.headers))
+        now_s = asyncio.get_running_loop().time()
+        self.visits.append(Visit(request.path, now_s, request.headers))
+        if request.path != "/robots.txt":
+            self.hits[request.path] += 1
+            self.seen.append((request.path, request.headers))
         if request.method not in ("GET", "HEAD"):
             return Answer(405, {"allow": "GET, HEAD"})
         page = self._find(request)

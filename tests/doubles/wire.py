@@ -123,17 +123,20 @@ class Address:
 
     port: int
     scheme: str = "http"
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
         """The root, without a trailing slash."""
-        return f"{self.scheme}://127.0.0.1:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
 
 @contextmanager
-def serve(double: Double, *, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Address]:
+def serve(
+    double: Double, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Address]:
     """
-    Serve a double on 127.0.0.1 from a background thread; port 0 picks a free one.
+    Serve a double from a background thread; port 0 picks a free one.
 
     Args:
         tls: With its certificate loaded; None serves plain HTTP.
@@ -143,7 +146,9 @@ def serve(double: Double, *, port: int = 0, tls: ssl.SSLContext | None = None) -
     """
     ready: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
     thread = threading.Thread(
-        target=lambda: asyncio.run(_listen(double, port, tls, ready)), name="double", daemon=True
+        target=lambda: asyncio.run(_listen(double, host, port, tls, ready)),
+        name="double",
+        daemon=True,
     )
     thread.start()
     try:
@@ -152,7 +157,7 @@ def serve(double: Double, *, port: int = 0, tls: ssl.SSLContext | None = None) -
         thread.join()
         raise
     try:
-        yield Address(bound, "https" if tls else "http")
+        yield Address(bound, "https" if tls else "http", host)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
@@ -160,6 +165,7 @@ def serve(double: Double, *, port: int = 0, tls: ssl.SSLContext | None = None) -
 
 async def _listen(
     double: Double,
+    host: str,
     port: int,
     tls: ssl.SSLContext | None,
     ready: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]],
@@ -177,7 +183,7 @@ async def _listen(
         talks.discard(talk)
 
     try:
-        server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
+        server = await asyncio.start_server(accept, host, port, ssl=tls)
     except OSError as problem:
         ready.set_exception(problem)
         return

@@ -1,0 +1,65 @@
+"""
+What an article is sent out with besides its text: its measures, its card, its place in the archive.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from daemon import journal
+from daemon.crew.brief import Brief
+from daemon.desk import card, layout
+from daemon.desk.evidence import Evidence
+from daemon.desk.manuscript import Manuscript
+from daemon.desk.package import package
+from daemon.sources import published
+
+
+def keep(tx: Connection, run: str, manuscript: Manuscript, brief: Brief) -> None:
+    """Measure an article, draw its card, and put it into the archive, as one not yet out."""
+    claims = journal.claims(tx, run)
+    made = package(
+        title=manuscript.title,
+        description=manuscript.description,
+        markdown=manuscript.markdown,
+        tags=manuscript.tags,
+        language=brief.language,
+        sources=len(journal.sources(tx, run)),
+        claims=len(claims),
+        claims_verified=sum(claim.verified for claim in claims),
+    )
+    published.keep(
+        tx,
+        run,
+        title=made.title,
+        description=made.description,
+        prose=made.prose,
+        tags=made.tags,
+        words=made.words,
+        reading_minutes=made.reading_minutes,
+        readability=made.readability,
+        sources=made.sources,
+        claims=made.claims,
+        claims_verified=made.claims_verified,
+        warnings=made.warnings,
+        card=card.draw(made.title, brief.publication, run),
+    )
+
+
+def body(tx: Connection, run: str, manuscript: Manuscript) -> str:
+    """A run's text as it goes out: with links for citations, its sources and its closing line."""
+    row = journal.run(tx, run)
+    assert row is not None
+    if row.kind == journal.DIGEST:
+        return layout.digest(manuscript.markdown, run=run)
+    sources = journal.sources(tx, run)
+    evidence = {s.id: Evidence(s.id, s.url, s.title, s.text) for s in sources}
+    return layout.article(manuscript.markdown, evidence, run=run, read_at=sources[0].fetched_at)
+
+
+def picture(tx: Connection, run: str, manuscript: Manuscript, brief: Brief) -> bytes:
+    """A run's card, as it was kept, or drawn now for what is not in the archive."""
+    kept = published.article(tx, run)
+    if kept is not None and kept.card is not None:
+        return bytes(kept.card)
+    return card.draw(manuscript.title, brief.publication, run)

@@ -1,0 +1,203 @@
+"""
+Feeds and pages out of bytes in memory: pure functions that strangers' bytes pass through.
+
+`daemon.sources.confined` runs them in a process with limits. This module therefore imports little,
+and the heavy parsers only where they are used.
+"""
+
+from __future__ import annotations
+
+import calendar
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from daemon.sources import text
+
+# No feed needs more; a list of feeds in OPML is bounded too.
+ENTRIES_MAX = 200
+OPML_FEEDS_MAX = 200
+TITLE_MAX = 300
+SUMMARY_MAX = 2_000
+ENTRY_TEXT_MAX = 20_000
+# Less than a paragraph is a login wall, an error page or a picture.
+PAGE_TEXT_MIN = 300
+PAGE_TEXT_MAX = 100_000
+# The web is younger; year 1 is .NET's zero, 1970 is Unix's.
+FIRST_YEAR = 1990
+
+
+class ParseError(Exception):
+    """These bytes are no feed or page that we can read; the message says why, in a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry as parsed: plain text everywhere, times aware or None."""
+
+    guid: str
+    url: str
+    title: str
+    author: str | None
+    summary: str
+    text: str
+    published_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedFeed:
+    """A feed's title and entries; of an OPML document the addresses of the feeds it lists."""
+
+    title: str
+    items: Sequence[Item]
+    listed: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedPage:
+    """A page's text, and its title, or its address where it has none."""
+
+    title: str
+    text: str
+
+
+def parse_feed(body: bytes, *, url: str = "", content_type: str = "") -> ParsedFeed:
+    """
+    Parse RSS, Atom or a list of feeds in OPML.
+
+    Raises:
+        ParseError: empty, or nothing that a feed parser knows.
+    """
+    if listed := parse_opml(body):
+        return ParsedFeed("", (), listed)
+    # Only ever a BytesIO: feedparser opens paths and fetches URLs that it is handed (measured).
+    import feedparser
+
+    if not body.strip():
+        raise ParseError("it is empty")
+    headers = {"content-location": url, "content-type": content_type}
+    try:
+        parsed = feedparser.parse(
+            io.BytesIO(body), response_headers={k: v for k, v in headers.items() if v}
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ParseError(f"it cannot be parsed ({type(error).__name__})") from error
+    if not parsed.get("version") and not parsed.entries:
+        raise ParseError("it is not a feed")
+    items = [_item(entry) for entry in parsed.entries[:ENTRIES_MAX]]
+    title = text.from_markup(str(parsed.feed.get("title", "")))
+    return ParsedFeed(
+        text.shortened(title, TITLE_MAX), [item for item in items if item is not None]
+    )
+
+
+def parse_opml(body: bytes) -> list[str]:
+    """The feed URLs of an OPML document; empty for anything else."""
+    if b"<opml" not in body[:2000].lower():
+        return []
+    try:
+        # expat bounds entity expansion, and no external entity is ever resolved.
+        root = ElementTree.fromstring(body)  # noqa: S314
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise ParseError(f"its OPML is broken: {error}") from None
+    urls = (outline.get("xmlUrl", "") for outline in root.iter("outline"))
+    return [url for url in dict.fromkeys(urls) if _is_web(url)][:OPML_FEEDS_MAX]
+
+
+def parse_page(body: bytes, *, url: str, content_type: str = "") -> ParsedPage:
+    """
+    Title and text of a page.
+
+    Raises:
+        ParseError: not a text, or too little of it.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "text/plain":
+        title, found = "", _plain(body, content_type)
+    elif kind in ("", "text/html", "application/xhtml+xml", "application/xml", "text/xml"):
+        title, found = _extract(body, url)
+    else:
+        raise ParseError(f"{kind[:60]} is not a text")
+    if len(found) < PAGE_TEXT_MIN:
+        raise ParseError(f"only {len(found)} characters of text")
+    return ParsedPage(title or url, found[:PAGE_TEXT_MAX])
+
+
+def _extract(body: bytes, url: str) -> tuple[str, str]:
+    import trafilatura
+
+    try:
+        document: Any = trafilatura.bare_extraction(
+            body, url=url, include_comments=False, with_metadata=True
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ParseError(f"its markup cannot be read ({type(error).__name__})") from error
+    if document is None or not document.text:
+        return "", ""
+    title = text.clean(document.title or "").replace("\n", " ")
+    return title[:TITLE_MAX], text.clean(document.text)
+
+
+def _plain(body: bytes, content_type: str) -> str:
+    decoded = _decode(body, content_type)
+    if "\0" in decoded or body.startswith(b"%PDF-"):
+        raise ParseError("it is not a text, whatever it says it is")
+    return text.clean(decoded)
+
+
+def _decode(body: bytes, content_type: str) -> str:
+    match = re.search(r"charset=[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
+    try:
+        return body.decode(match[1] if match else "utf-8", "replace")
+    except (LookupError, ValueError):
+        return body.decode("utf-8", "replace")
+
+
+def _item(entry: Mapping[str, Any]) -> Item | None:
+    """An entry as plain text, or None where it has no address or no title."""
+    url = str(entry.get("link") or "").strip()
+    content = " ".join(str(part.get("value", "")) for part in entry.get("content") or [])
+    body = text.from_markup(content)
+    summary = text.from_markup(str(entry.get("summary") or "")) or body
+    title = text.from_markup(str(entry.get("title") or "")).replace("\n", " ")
+    title = title or text.shortened(summary.replace("\n", " "), 80)
+    if not _is_web(url) or not title:
+        return None
+    return Item(
+        guid=str(entry.get("id") or url)[:2000],
+        url=url,
+        title=text.shortened(title, TITLE_MAX),
+        author=text.from_markup(str(entry.get("author") or ""))[:200] or None,
+        summary=text.shortened(summary, SUMMARY_MAX),
+        text=(body if len(body) > len(summary) else summary)[:ENTRY_TEXT_MAX],
+        published_at=_time(entry.get("published_parsed") or entry.get("updated_parsed")),
+    )
+
+
+def _is_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    whole = not any(character.isspace() or text.is_hidden(character) for character in url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and whole
+
+
+def _time(parsed: tuple[int, ...] | None) -> datetime | None:
+    """Aware UTC; None for dates no calendar has, and for those before there were feeds."""
+    if parsed is None:
+        return None
+    try:
+        found = datetime.fromtimestamp(calendar.timegm(parsed), UTC)
+    except (ValueError, OverflowError, OSError, TypeError):
+        return None
+    return found if found.year >= FIRST_YEAR else None

@@ -80,7 +80,11 @@ class Newsroom:
         locations = await self.reading.poll(steps)
         await self.reading.choose(steps, locations, topic)
         evidence = await self.reading.read(steps)
-        plan = await self._planned(steps, evidence, topic)
+        plan, _ = await asyncio.gather(
+            self._planned(steps, evidence, topic),
+            # The desk's parser takes a while to load, and the model takes longer to answer.
+            asyncio.to_thread(house.get_ready),
+        )
         evidence = await self.reading.widen(steps, plan)
         await self._research(steps, evidence, plan.questions[: QUESTIONS[steps.tier]])
         self._enough_claims(steps.run)
@@ -231,8 +235,10 @@ class Newsroom:
                 draft = await self._draft(steps, number, plan, claims, earlier, last, problems)
                 manuscript = house.mended(_manuscript(draft))
                 findings = self._inspect(steps.run, manuscript, evidence, claims, earlier)
-                review = await self._review(
-                    steps, f"review-{number}", claims, manuscript, findings, problems
+                review, _ = await asyncio.gather(
+                    self._review(steps, f"review-{number}", claims, manuscript, findings, problems),
+                    # Time that passes anyway; most drafts keep their title.
+                    asyncio.to_thread(self._card, steps.run, manuscript),
                 )
             except Failed as error:
                 if passable is None:
@@ -421,12 +427,17 @@ class Newsroom:
         async def act() -> Output:
             return {"manuscript": asdict(manuscript)}
 
+        picture = await asyncio.to_thread(self._card, steps.run, manuscript)
+
         def keep(tx: Connection, output: Output) -> None:
             journal.change_run(tx, steps.run, title=output["manuscript"]["title"])
-            packaging.keep(tx, steps.run, manuscript, self.brief)
+            packaging.keep(tx, steps.run, manuscript, self.brief, picture)
 
         stored = (await steps.work("desk", act, keep))["manuscript"]
         return Manuscript(**stored | {"tags": tuple(stored["tags"])})
+
+    def _card(self, run: str, manuscript: Manuscript) -> bytes:
+        return packaging.drawn(manuscript.title, self.brief.publication, run)
 
     def _way_down(self, role: Role, error: BaseException) -> Exception:
         """Before drafting a ladder may end in a digest; otherwise the run ends here."""

@@ -72,6 +72,3 @@ def _waiting(tx: Connection, run: str) -> Any:
     if row.state != RunState.AWAITING_APPROVAL:
         raise UsageError(f"{run} does not wait for approval; it is {row.outcome or row.state}")
     return row
-
-
-COMMANDS = {"list_drafts": list_drafts, "show": show, "approve": approve, "reject": reject}

@@ -197,14 +197,3 @@ def write_export(args: Namespace) -> int:
 
 def _cost(attempt: Any) -> MicroCredits | None:
     return None if attempt.cost_micro is None else MicroCredits(attempt.cost_micro)
-
-
-COMMANDS = {
-    "balance": balance,
-    "entries": entries,
-    "attempts": list_attempts,
-    "check": check,
-    "deposit": deposit,
-    "adjust": adjust,
-    "export": write_export,
-}

@@ -308,6 +308,3 @@ def _head(run: dict[str, Any]) -> str:
 def _lines(found: Any) -> str:
     listed: Sequence[str] = [f"  {line}" for line in found]
     return "\n".join(listed) or "  none"
-
-
-COMMANDS = {"list_runs": list_runs, "show": show, "trace": trace, "resume": resume}

@@ -14,7 +14,7 @@ from dataclasses import replace
 from daemon.desk.announcement import POST_RULES, graphemes, inspect_announcement
 from daemon.desk.layout import disclosed
 from daemon.desk.manuscript import WORDS_FLOOR, Context, Finding, Manuscript, Rule
-from daemon.desk.markdown import CITATION
+from daemon.desk.markdown import CITATION, parser
 from daemon.desk.mending import (
     mended,
     plain_tags,
@@ -109,6 +109,11 @@ BODY_RULES: tuple[Rule, ...] = (
     no_instructions,
     body_fits,
 )
+
+
+def get_ready() -> None:
+    """Load what the rules need, for whoever has the time before they are asked."""
+    parser()
 
 
 def inspect(manuscript: Manuscript, context: Context) -> list[Finding]:

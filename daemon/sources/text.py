@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from functools import lru_cache
 
 import regex
 
@@ -250,6 +251,7 @@ _COMMON = frozenset(
 )
 
 
+@lru_cache(maxsize=1024)
 def keywords(text: str) -> frozenset[str]:
     """The words of a text that say what it is about."""
     return frozenset(_stem(w) for w in words(text) if w not in _COMMON and len(w) > 1)

@@ -164,7 +164,11 @@ class Claim(SQLModel, table=True):
 
 
 class Publication(SQLModel, table=True):
-    """An article at one destination: the intent before the effect, the receipt after it."""
+    """
+    An article at one destination: the intent before the effect, the receipt after it.
+
+    `noted` is what the destination said on the way, such as the id of a draft.
+    """
 
     __tablename__ = "publication"
     __table_args__ = (Index("publication_by_state", "state"), {"sqlite_strict": True})
@@ -180,6 +184,7 @@ class Publication(SQLModel, table=True):
     error: str | None = Field(sa_type=Text)
     intended_at: datetime = Field(sa_type=Timestamp)
     published_at: datetime | None = Field(sa_type=Timestamp)
+    noted: str | None = Field(sa_type=Text)
 
 
 _run, _step, _decision, _source, _claim, _publication = (

@@ -8,6 +8,7 @@ is not known is never repeated blind.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -140,7 +141,7 @@ class Press:
         change: dict[str, Any]
         waiting: list[str] = []
         try:
-            receipt = await publisher.publish(intent)
+            receipt = await publisher.publish(intent, partial(self._note, run, publisher.name))
         except Transient as error:
             change = {"error": str(error)}
             waiting.append(f"{publisher.name}: {error}")
@@ -160,6 +161,11 @@ class Press:
         state = StepState.FAILED if change["error"] else StepState.DONE
         self._progress.step(run, name, state, change["error"] or "")
         return waiting
+
+    async def _note(self, run: str, platform: str, text: str) -> None:
+        """Keep what a destination said on the way, before anything more is sent there."""
+        async with self._books.write() as tx:
+            journal.change_publication(tx, run, platform, noted=text)
 
     def _received(self, receipt: Receipt) -> dict[str, Any]:
         """What a receipt changes about a publication."""
@@ -189,7 +195,7 @@ class Press:
             if row.platform not in by_name:
                 continue
             publisher = by_name[row.platform]
-            receipt = await publisher.find(Intent(row.key, row.payload.encode()))
+            receipt = await publisher.find(Intent(row.key, row.payload.encode(), row.noted))
             if receipt is None:
                 continue
             async with self._books.write() as tx:
@@ -211,7 +217,7 @@ class Press:
         intent = (
             publisher.intend(self._post(run, manuscript))
             if stored is None
-            else Intent(stored.key, stored.payload.encode())
+            else Intent(stored.key, stored.payload.encode(), stored.noted)
         )
         async with self._books.write() as tx:
             journal.begin_step(tx, run, f"publish:{publisher.name}", now)

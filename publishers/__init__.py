@@ -8,6 +8,26 @@ Destinations.
 Imports nothing else of ours. A new destination is one file and one line in `daemon.app`.
 """
 
-from publishers.port import Intent, Post, Publisher, Receipt
+from publishers.port import (
+    Announcing,
+    Engagement,
+    Engaging,
+    Intent,
+    Note,
+    Post,
+    Publisher,
+    Receipt,
+    Withdrawing,
+)
 
-__all__ = ["Intent", "Post", "Publisher", "Receipt"]
+__all__ = [
+    "Announcing",
+    "Engagement",
+    "Engaging",
+    "Intent",
+    "Note",
+    "Post",
+    "Publisher",
+    "Receipt",
+    "Withdrawing",
+]

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from publishers.errors import Rejected, Transient
-from publishers.port import Intent, Post, Receipt
+from publishers.port import Intent, Note, Post, Receipt
 
 FEED_ENTRIES_MAX = 50
 SLUG_MAX = 60
@@ -84,7 +84,7 @@ class Outbox:
         """Where a post will be for the public, before it is there; None where nobody serves it."""
         return self._url(f"{self.intend(post).key}.html") if self.public else None
 
-    async def publish(self, intent: Intent) -> Receipt:
+    async def publish(self, intent: Intent, note: Note) -> Receipt:
         """Write the article's files, then the index and the feed."""
         article, kept, card = _unpacked(intent)
         try:

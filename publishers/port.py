@@ -8,9 +8,16 @@ intent again must never make a second post.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias, runtime_checkable
+
+Note: TypeAlias = Callable[[str], Awaitable[None]]
+
+
+async def forgotten(text: str) -> None:
+    """A note for who publishes without a journal, as a script or a test may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,9 @@ class Post:
         card: a picture for the cards that links become, as PNG, less than 1,000,000 bytes; it
             shows the title, so it is no illustration within the article. None for no picture.
         reading_minutes: whole, rounded up; 0 where nobody measured.
+        link: where readers find the article, for a destination that announces it; None where it
+            has no public address.
+        announcement: the words of such a destination, one post each; several make a thread.
     """
 
     run: str
@@ -40,6 +50,8 @@ class Post:
     canonical_url: str | None = None
     card: bytes | None = field(default=None, repr=False)
     reading_minutes: int = 0
+    link: str | None = None
+    announcement: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +61,13 @@ class Intent:
 
     Args:
         payload: UTF-8 text, since that is how it is stored; a picture in it is base64.
+        noted: what `publish` last noted while it carried this intent out, such as the id of a
+            draft; None where it noted nothing.
     """
 
     key: str
     payload: bytes
+    noted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +92,64 @@ class Publisher(Protocol):
     def intend(self, post: Post) -> Intent:
         """Fix the bytes and the key. Sends nothing and changes nothing."""
 
-    async def publish(self, intent: Intent) -> Receipt:
+    async def publish(self, intent: Intent, note: Note) -> Receipt:
         """
         Carry the intent out; repeating it changes nothing.
 
+        Args:
+            note: stores a short text durably before it returns; the next call finds it as
+                `intent.noted`, after a crash as well.
         Raises:
             Transient, Rejected, OutcomeUnknown: see `publishers.errors`.
         """
 
     async def find(self, intent: Intent) -> Receipt | None:
         """The receipt of an intent that was carried out, or None. Reads only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engagement:
+    """
+    What readers have done with a post so far.
+
+    Args:
+        counts: by metric, in the singular: view, reaction, comment, like, repost, reply, quote.
+        gone: whether it was taken down or deleted at the destination.
+    """
+
+    remote_id: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    gone: bool = False
+
+
+@runtime_checkable
+class Engaging(Protocol):
+    """A destination that counts what readers do."""
+
+    async def engagement(self, receipts: Sequence[Receipt]) -> Sequence[Engagement]:
+        """
+        The counts of these posts, as far as they could be read now; reads only.
+
+        Raises:
+            Transient, Rejected: none could be read.
+        """
+
+
+@runtime_checkable
+class Withdrawing(Protocol):
+    """A destination from which a post can be taken back."""
+
+    async def withdraw(self, receipt: Receipt, reason: str) -> None:
+        """
+        Take a post back; repeating it, or taking back what is gone, changes nothing.
+
+        Raises:
+            Transient, Rejected, OutcomeUnknown
+        """
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A destination that says that there is an article, and links to it elsewhere."""
+
+    announces: bool

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from publishers.errors import PublisherError, Transient
 from publishers.outbox import ATOM, FEED_ENTRIES_MAX, Outbox, render, slugify
-from publishers.port import Intent, Post
+from publishers.port import Intent, Post, forgotten
 
 AT = datetime(2026, 11, 3, 10, 30, tzinfo=UTC)
 POST = Post(
@@ -58,7 +58,7 @@ OLD_INTENT = b"""{
 
 def publish(outbox: Outbox, post: Post = POST) -> Intent:
     intent = outbox.intend(post)
-    asyncio.run(outbox.publish(intent))
+    asyncio.run(outbox.publish(intent, forgotten))
     return intent
 
 
@@ -107,7 +107,7 @@ class Page(HTMLParser):
 
 def test_an_article_is_written_as_markdown_html_and_atom(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "new" / "outbox", title="The Sluice")
-    receipt = asyncio.run(outbox.publish(outbox.intend(POST)))
+    receipt = asyncio.run(outbox.publish(outbox.intend(POST), forgotten))
     found = files(tmp_path / "new" / "outbox")
     assert set(found) == FILES
     assert receipt.remote_id == f"{SLUG}.md"
@@ -134,7 +134,7 @@ def test_only_a_folder_that_is_served_is_public_and_its_addresses_are_absolute(
     served = Outbox(tmp_path, site_url="https://site.example/blog")
     assert served.public
     assert not Outbox(tmp_path).public
-    receipt = asyncio.run(served.publish(served.intend(POST)))
+    receipt = asyncio.run(served.publish(served.intend(POST), forgotten))
     assert receipt.url == f"https://site.example/blog/{SLUG}.html"
     page = Page((tmp_path / f"{SLUG}.html").read_text())
     assert ("link", {"rel": "canonical", "href": receipt.url}) in page.tags
@@ -218,7 +218,7 @@ def test_the_canonical_address_may_be_elsewhere(tmp_path: Path) -> None:
     elsewhere = "https://dev.example/me/on-sluices?a=1&b=2"
     receipt = asyncio.run(
         (outbox := Outbox(tmp_path, site_url="https://site.example")).publish(
-            outbox.intend(replace(POST, canonical_url=elsewhere))
+            outbox.intend(replace(POST, canonical_url=elsewhere)), forgotten
         )
     )
     assert receipt.url == f"https://site.example/{SLUG}.html"
@@ -236,7 +236,7 @@ def test_the_address_is_known_before_anything_is_there(tmp_path: Path) -> None:
     publish(served, replace(POST, run="run-0"))
     address = served.address(POST)
     assert address == f"https://site.example/{SLUG}-2.html"
-    assert asyncio.run(served.publish(served.intend(POST))).url == address
+    assert asyncio.run(served.publish(served.intend(POST), forgotten)).url == address
     assert served.address(POST) == address
 
 
@@ -244,7 +244,7 @@ def test_an_intent_of_an_earlier_version_is_still_published_and_found(tmp_path: 
     outbox = Outbox(tmp_path)
     intent = Intent(SLUG, OLD_INTENT)
     assert asyncio.run(outbox.find(intent)) is None
-    asyncio.run(outbox.publish(intent))
+    asyncio.run(outbox.publish(intent, forgotten))
     found = files(tmp_path)
     assert set(found) == FILES
     assert found[f"{SLUG}.json"] == OLD_INTENT
@@ -485,7 +485,7 @@ def test_publishing_again_changes_no_byte_and_adds_no_entry(tmp_path: Path, post
     outbox = Outbox(tmp_path)
     intent = publish(outbox, post)
     before = files(tmp_path)
-    receipt = asyncio.run(Outbox(tmp_path).publish(intent))
+    receipt = asyncio.run(Outbox(tmp_path).publish(intent, forgotten))
     assert files(tmp_path) == before
     assert receipt == asyncio.run(outbox.find(intent))
     assert outbox.intend(post) == intent
@@ -507,9 +507,9 @@ def test_a_run_never_writes_over_the_article_of_another(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     # The first one could not be published yet when the second came along.
     first, second = (outbox.intend(replace(POST, run=f"run-{n}")) for n in (1, 2))
-    asyncio.run(outbox.publish(second))
+    asyncio.run(outbox.publish(second, forgotten))
     try:
-        asyncio.run(outbox.publish(first))
+        asyncio.run(outbox.publish(first, forgotten))
     except PublisherError:
         pass  # Refusing is as good as another name.
     else:
@@ -522,7 +522,7 @@ def test_find_tells_what_was_published_from_what_was_not(tmp_path: Path, post: P
     outbox = Outbox(tmp_path / "outbox")
     intent = outbox.intend(post)
     assert asyncio.run(outbox.find(intent)) is None
-    asyncio.run(outbox.publish(intent))
+    asyncio.run(outbox.publish(intent, forgotten))
     receipt = asyncio.run(outbox.find(intent))
     assert receipt is not None
     assert receipt.remote_id == f"{SLUG}.md"
@@ -578,7 +578,7 @@ def prepared(folder: Path, post: Post) -> tuple[Outbox, Intent, dict[str, bytes]
 def whole(tmp_path: Path, post: Post) -> dict[str, bytes]:
     """The files as they are in the end."""
     outbox, intent, _ = prepared(tmp_path / "whole", post)
-    asyncio.run(outbox.publish(intent))
+    asyncio.run(outbox.publish(intent, forgotten))
     return files(tmp_path / "whole")
 
 
@@ -594,14 +594,14 @@ def test_an_error_between_any_two_file_operations_leaves_no_half_file(
         with pytest.MonkeyPatch.context() as monkeypatch:
             made = interrupted(monkeypatch, at, stop)
             try:
-                asyncio.run(outbox.publish(intent))
+                asyncio.run(outbox.publish(intent, forgotten))
             except Killed:
                 pass
             else:
                 break
         assert_whole(folder, whole, before)
         assert not list(folder.glob(".*")), "a temporary file was left behind"
-        asyncio.run(Outbox(folder, site_url="https://site.example").publish(intent))
+        asyncio.run(Outbox(folder, site_url="https://site.example").publish(intent, forgotten))
         assert files(folder) == whole
     # Each file is flushed before it is moved into place, and its folder afterwards.
     assert made == ["fsync", "replace", "fsync"] * (steps(post) // 3)
@@ -618,7 +618,7 @@ def test_a_kill_between_any_two_file_operations_leaves_no_half_file(
             status = 1
             try:
                 interrupted(pytest.MonkeyPatch(), at, lambda: os._exit(9))
-                asyncio.run(outbox.publish(intent))
+                asyncio.run(outbox.publish(intent, forgotten))
                 status = 0
             finally:
                 os._exit(status)
@@ -630,7 +630,7 @@ def test_a_kill_between_any_two_file_operations_leaves_no_half_file(
             break
         again = Outbox(folder, site_url="https://site.example")
         assert again.intend(post) == intent
-        asyncio.run(again.publish(intent))
+        asyncio.run(again.publish(intent, forgotten))
         assert files(folder) == whole
         assert asyncio.run(again.find(intent)) is not None
     assert at == steps(post)
@@ -648,7 +648,7 @@ def test_what_is_found_after_a_kill_is_in_the_folder_whole(
         outbox, intent, _ = prepared(folder, post)
         with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
             interrupted(monkeypatch, at, stop)
-            asyncio.run(outbox.publish(intent))
+            asyncio.run(outbox.publish(intent, forgotten))
         if asyncio.run(outbox.find(intent)) is not None:
             found.append(at)
             shown = files(folder)
@@ -669,7 +669,7 @@ ERRORS = {
 
 def attempt(outbox: Outbox, intent: Intent) -> Transient | None:
     try:
-        asyncio.run(outbox.publish(intent))
+        asyncio.run(outbox.publish(intent, forgotten))
     except Transient as error:
         return error
     return None

@@ -1,5 +1,5 @@
 """
-The archive of published articles with its full-text index, and entries by address.
+The archive of published articles with its full-text index, entries by address, and notes.
 
 Articles of earlier versions are not in it: what they printed was kept as each destination's
 bytes, not as prose.
@@ -48,6 +48,7 @@ def upgrade() -> None:
             "title, description, text, tokenize = 'porter unicode61 remove_diacritics 2')"
         )
     op.create_index("entry_by_url", "entry", ["url", "used_by"])
+    op.add_column("publication", sa.Column("noted", sa.Text))
 
 
 def downgrade() -> None:

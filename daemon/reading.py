@@ -191,7 +191,8 @@ class Reading:
         order = [entries[url] for url in chosen.output["urls"] if url in entries]
 
         async def found() -> list[_Read]:
-            return list(await asyncio.gather(*(self._read_entry(entry) for entry in order)))
+            read = await asyncio.gather(*(self._read_entry(entry) for entry in order))
+            return _without_doubles(read, set())
 
         problems = await self._keep(steps, "read", found)
         evidence = self._evidence(steps.run)

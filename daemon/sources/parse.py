@@ -23,6 +23,9 @@ from daemon.sources import text
 ENTRIES_MAX = 200
 OPML_FEEDS_MAX = 200
 TITLE_MAX = 300
+# The fetcher reads no longer ones; a relative link takes its base with it, in every entry.
+URL_MAX = 2_000
+GUID_MAX = 2_000
 SUMMARY_MAX = 2_000
 ENTRY_TEXT_MAX = 20_000
 # Less than a paragraph is a login wall, an error page or a picture.
@@ -108,7 +111,7 @@ def parse_opml(body: bytes) -> list[str]:
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise ParseError(f"its OPML is broken: {error}") from None
     urls = (outline.get("xmlUrl", "") for outline in root.iter("outline"))
-    return [url for url in dict.fromkeys(urls) if _is_web(url)][:OPML_FEEDS_MAX]
+    return [url for url in dict.fromkeys(urls) if is_web(url)][:OPML_FEEDS_MAX]
 
 
 def parse_page(body: bytes, *, url: str, content_type: str = "") -> ParsedPage:
@@ -170,10 +173,11 @@ def _item(entry: Mapping[str, Any]) -> Item | None:
     summary = text.from_markup(str(entry.get("summary") or "")) or body
     title = text.from_markup(str(entry.get("title") or "")).replace("\n", " ")
     title = title or text.shortened(summary.replace("\n", " "), 80)
-    if not _is_web(url) or not title:
+    if not is_web(url) or not title:
         return None
     return Item(
-        guid=str(entry.get("id") or url)[:2000],
+        # Half a surrogate pair in it could be stored nowhere.
+        guid=text.without_hidden(str(entry.get("id") or "")[:GUID_MAX]) or url,
         url=url,
         title=text.shortened(title, TITLE_MAX),
         author=text.from_markup(str(entry.get("author") or ""))[:200] or None,
@@ -183,7 +187,10 @@ def _item(entry: Mapping[str, Any]) -> Item | None:
     )
 
 
-def _is_web(url: str) -> bool:
+def is_web(url: str) -> bool:
+    """Whether it is an address that a page can have, and not too long to be one."""
+    if len(url) > URL_MAX:
+        return False
     try:
         parts = urlsplit(url)
     except ValueError:

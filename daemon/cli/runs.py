@@ -14,6 +14,7 @@ from daemon.cli.exits import Exit
 from daemon.cli.ledger import attempt_document
 from daemon.inference import attempts
 from daemon.report import TOKENS
+from daemon.sources import published
 from ledger.money import MicroCredits
 
 if TYPE_CHECKING:
@@ -145,11 +146,40 @@ def details(tx: Connection, row: Any) -> dict[str, Any]:
             for c in journal.claims(tx, row.id)
         ],
         "article": desk.output["manuscript"] if desk is not None and desk.output else None,
+        "measures": _measures(published.article(tx, row.id)),
         "publications": [
             {"platform": p.platform, "state": p.state, "url": p.url, "remote_id": p.remote_id}
             for p in journal.publications(tx, run=row.id)
         ],
     }  # fmt: skip
+
+
+def _measures(kept: Any | None) -> dict[str, Any] | None:
+    """What was measured of a finished article; None where there is none."""
+    if kept is None:
+        return None
+    share = kept.claims_verified / kept.claims if kept.claims else None
+    return {
+        "words": kept.words,
+        "reading_minutes": kept.reading_minutes,
+        "readability": kept.readability,
+        "sources": kept.sources,
+        "claims": kept.claims,
+        "claims_verified": kept.claims_verified,
+        "verified_share": None if share is None else round(share, 3),
+        "warnings": kept.warnings,
+    }
+
+
+def _measures_lines(measured: dict[str, Any]) -> list[str]:
+    ease = measured["readability"]
+    return [
+        f"{measured['words']} words, {measured['reading_minutes']} min to read"
+        + ("" if ease is None else f", Flesch Reading Ease {ease:g}"),
+        f"{measured['claims_verified']} of {measured['claims']} claims verified,"
+        f" {measured['sources']} sources",
+        *measured["warnings"],
+    ]
 
 
 def _step(step: Any, costs: dict[str, int]) -> dict[str, Any]:
@@ -217,6 +247,8 @@ def _human(run: dict[str, Any]) -> str:
         "publications\n"
         + _lines(f"{p['platform']}  {p['state']}  {p['url'] or ''}" for p in run["publications"]),
     ]
+    if run["measures"] is not None:
+        parts.append("measures\n" + _lines(_measures_lines(run["measures"])))
     if run["article"] is not None:
         parts.append(f"# {run['article']['title']}\n\n{run['article']['markdown']}")
     return "\n\n".join(parts)

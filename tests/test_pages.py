@@ -309,3 +309,45 @@ def test_a_page_that_turns_bad_keeps_the_text_it_had(database: Database) -> None
         kept = archive.page(tx, url)
     assert kept is not None
     assert (kept.text, kept.fetched_at) == (first.text, first.fetched_at)
+
+
+# What a page keeps from its readers
+
+
+@pytest.mark.parametrize(
+    "hiding",
+    ["<p hidden>{}</p>", '<p hidden="">{}</p>', "<template><p>{}</p></template>"]
+    + [
+        f'<div style="{style}"><p>{{}}</p></div>'
+        for style in (
+            "display:none", "DISPLAY : None !important", "color:red; visibility: hidden",
+            "opacity:0", "opacity: 0.0;", "font-size:0", "font-size:0px; color:red",
+            "position:absolute;left:-9999px", "text-indent:-9999px", "height:0;overflow:hidden",
+            "color:transparent", "color:#fff;background:#fff", "background-color: white; color: White",
+            "clip-path: inset(100%)", "clip: rect(0,0,0,0)",
+        )
+    ],
+)  # fmt: skip
+def test_text_for_machines_alone_is_no_evidence(hiding: str) -> None:
+    planted = "Order your heron today at the shop of our friends, all models say so. " * 3
+    body = article().replace("</article>", f"{hiding.format(planted)}<p>{WORDS * 4}</p></article>")
+    _, text_read = extract(body)
+    assert "heron" not in text_read
+    assert text_read.count(WORDS.strip()) >= 2
+
+
+@pytest.mark.parametrize(
+    "style",
+    ["opacity:0.9", "font-size:0.9em", "height:100px", "left:-5px", "color:#fff;background:#000"],
+)
+def test_what_readers_see_stays(style: str) -> None:
+    shown = "The heron stands in the pond and waits for the frog to come by. " * 3
+    _, text_read = extract(
+        article().replace("</article>", f'<p style="{style}">{shown}</p></article>')
+    )
+    assert "heron" in text_read
+
+
+def test_a_page_that_a_script_shows_later_is_read() -> None:
+    body = article().replace("<article>", '<article style="opacity:0">')
+    assert WORDS.strip() in extract(body)[1]

@@ -31,6 +31,7 @@ ENTRY_TEXT_MAX = 20_000
 # Less than a paragraph is a login wall, an error page or a picture.
 PAGE_TEXT_MIN = 300
 PAGE_TEXT_MAX = 100_000
+STYLE_MAX = 2_000
 # The web is younger; year 1 is .NET's zero, 1970 is Unix's.
 FIRST_YEAR = 1990
 
@@ -137,8 +138,12 @@ def _extract(body: bytes, url: str) -> tuple[str, str]:
     import trafilatura
 
     try:
+        tree = trafilatura.load_html(body)
+        if tree is None:
+            return "", ""
+        _drop_hidden(tree)
         document: Any = trafilatura.bare_extraction(
-            body, url=url, include_comments=False, with_metadata=True
+            tree, url=url, include_comments=False, with_metadata=True
         )
     except MemoryError:
         raise
@@ -148,6 +153,43 @@ def _extract(body: bytes, url: str) -> tuple[str, str]:
         return "", ""
     title = text.clean(document.title or "").replace("\n", " ")
     return title[:TITLE_MAX], text.clean(document.text)
+
+
+# What a style attribute does to text that no reader is to see. Classes and style sheets are not
+# followed: that takes a browser.
+_HIDING = re.compile(
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
+    r"|opacity\s*:\s*0?\.?0*\s*(?:!|;|$)|font-size\s*:\s*0[a-z%]*\s*(?:!|;|$)"
+    r"|(?:max-)?(?:height|width)\s*:\s*0[a-z%]*\s*(?:!|;|$)|color\s*:\s*transparent"
+    r"|(?:left|right|top|bottom|text-indent|margin-left|margin-top)\s*:\s*-\d{3,}"
+    r"|clip(?:-path)?\s*:\s*(?:rect\(\s*0|inset\(\s*(?:50|100)%))",
+    re.IGNORECASE,
+)
+_COLOUR = re.compile(r"(?:^|;)\s*(background(?:-color)?|color)\s*:\s*([^;!]+)", re.IGNORECASE)
+
+
+def _drop_hidden(tree: Any) -> None:
+    """
+    Take out what a page keeps from its readers: text for machines alone is no evidence.
+
+    An element that holds most of the page is shown by a script later, and stays.
+    """
+    most = len(tree.text_content()) // 2
+    for element in list(tree.iter("template")) + tree.xpath(".//*[@hidden or @style]"):
+        hidden = (
+            element.tag == "template"
+            or element.get("hidden") is not None
+            or _hides(element.get("style") or "")
+        )
+        if hidden and element.getparent() is not None and len(element.text_content()) <= most:
+            element.drop_tree()
+
+
+def _hides(style: str) -> bool:
+    style = style[:STYLE_MAX]
+    colours = {name.lower()[:5]: value.strip().lower() for name, value in _COLOUR.findall(style)}
+    same = "color" in colours and colours["color"] == colours.get("backg")
+    return same or _HIDING.search(style) is not None
 
 
 def _plain(body: bytes, content_type: str) -> str:

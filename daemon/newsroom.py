@@ -79,7 +79,7 @@ class Newsroom:
         """
         locations = await self.reading.poll(steps)
         await self.reading.choose(steps, locations, topic)
-        evidence = await self.reading.read(steps)
+        evidence = await self.reading.read(steps, topic)
         plan, _ = await asyncio.gather(
             self._planned(steps, evidence, topic),
             # The desk's parser takes a while to load, and the model takes longer to answer.

@@ -177,9 +177,11 @@ class Reading:
             if now - row.published_at >= EARNING_TIME
         ]
 
-    async def read(self, steps: Steps) -> Mapping[str, Evidence]:
+    async def read(self, steps: Steps, topic: str | None) -> Mapping[str, Evidence]:
         """
         Fetch what the chosen entries link to and keep it as the run's evidence.
+
+        What the operator asks for is searched for, too, where there is a search engine.
 
         Raises:
             Abstain: none of it can be read.
@@ -192,7 +194,9 @@ class Reading:
 
         async def found() -> list[_Read]:
             read = await asyncio.gather(*(self._read_entry(entry) for entry in order))
-            return _without_doubles(read, set())
+            known = {one.page.url for one in read if one.page is not None}
+            searched = await self._searched([topic], known) if topic else []
+            return [*_without_doubles(read, set()), *searched]
 
         problems = await self._keep(steps, "read", found)
         evidence = self._evidence(steps.run)

@@ -323,7 +323,8 @@ def test_a_page_that_turns_bad_keeps_the_text_it_had(database: Database) -> None
             "display:none", "DISPLAY : None !important", "color:red; visibility: hidden",
             "opacity:0", "opacity: 0.0;", "font-size:0", "font-size:0px; color:red",
             "position:absolute;left:-9999px", "text-indent:-9999px", "height:0;overflow:hidden",
-            "color:transparent", "color:#fff;background:#fff", "background-color: white; color: White",
+            "color:transparent", "color:#fff;background:#fff",
+            "background-color: white; color: White",
             "clip-path: inset(100%)", "clip: rect(0,0,0,0)",
         )
     ],

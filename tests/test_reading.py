@@ -425,6 +425,18 @@ def test_pages_that_a_search_finds_become_sources_after_the_chosen_ones(stage: M
     assert "other.test/a.html" in notes.text or "The checkpoint in practice" in notes.text
 
 
+def test_what_the_operator_asks_for_is_searched_for_before_the_plan(stage: MakeStage) -> None:
+    one = stage(searched("http://other.test/a.html"))
+    one.spoil("/a.html", prose("checkpoint"))
+    report = one.once(topic="the checkpoint of SQLite")
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    assert one.search is not None
+    assert one.search.asked[0]["q"] == "the checkpoint of SQLite"
+    plan = next(request for request in one.model.requests if request.schema == "plan")
+    assert "checkpoint" in plan.text.partition("The operator asks")[0]
+    assert one.sources(report.run).count("http://other.test/a.html") == 1
+
+
 @pytest.mark.parametrize("mischief", list(Mischief), ids=lambda m: m.name.lower())
 def test_a_search_engine_that_fails_is_a_decision_and_not_a_failure(
     mischief: Mischief, stage: MakeStage

@@ -11,6 +11,7 @@ import asyncio
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection
@@ -27,6 +28,7 @@ from daemon.crew.prompts import prompt
 from daemon.crew.schemas import Draft, Notes, Plan, Review, Verdict
 from daemon.desk import house, layout
 from daemon.desk.evidence import Claim, Evidence, alike, verify
+from daemon.desk.evidence import Verdict as EvidenceVerdict
 from daemon.desk.house import Context, Finding, Manuscript
 from daemon.estimate import QUESTIONS
 from daemon.inference import attempts
@@ -181,8 +183,10 @@ class Newsroom:
         """Ask, check every claim, pin them to the board; returns those that failed, and why."""
         texts = {source.id: source.text for source in evidence.values()}
 
-        def checked(notes: Notes) -> list[Any]:
-            return [verify(Claim(c.statement, c.quote, c.source), texts) for c in notes.claims]
+        # Asked for twice: where claims are pinned, and below, also for those of an earlier life.
+        @cache
+        def checked(claims: tuple[Claim, ...]) -> list[EvidenceVerdict]:
+            return [verify(claim, texts) for claim in claims]
 
         def pin(tx: Connection, notes: Notes) -> None:
             journal.add_claims(
@@ -191,12 +195,12 @@ class Newsroom:
                 name,
                 [
                     ClaimRecord(**asdict(v.claim), verified=v.verified, remark=v.remark)
-                    for v in checked(notes)
+                    for v in checked(_noted(notes))
                 ],
             )
 
         notes = await steps.ask(name, Role.RESEARCH, question, pin)
-        return [(v.claim, v.remark) for v in checked(notes) if not v.verified]
+        return [(v.claim, v.remark or "") for v in checked(_noted(notes)) if not v.verified]
 
     def _claims(self, run: str) -> list[Claim]:
         """Verified claims; of those that rest on the same words, the first."""
@@ -457,6 +461,10 @@ def _item(row: Any) -> DigestItem:
 
 def _manuscript(draft: Draft) -> Manuscript:
     return Manuscript(draft.title, draft.description, tuple(draft.tags), draft.markdown)
+
+
+def _noted(notes: Notes) -> tuple[Claim, ...]:
+    return tuple(Claim(c.statement, c.quote, c.source) for c in notes.claims)
 
 
 def _addresses(earlier: Sequence[Earlier]) -> list[str]:

@@ -63,7 +63,8 @@ def hidden_in(text: str) -> list[str]:
     Joiners have work in Persian, in the scripts of India and between emoji, and the emoji
     selector behind an emoji.
     """
-    if text.isascii() and text.isprintable():
+    # A text has few different characters, and nearly every text has none of these.
+    if not any(_is_idle(character) for character in set(text)):
         return []
     return [found for found in _LEGITIMATE.sub("", text) if _is_idle(found)]
 

@@ -52,12 +52,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now_ns / 1e9
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         """Other threads take real time, which there is none of: the work is done at once."""
-        done: asyncio.Future[T] = self.create_future()
+        done: asyncio.Future[Any] = self.create_future()
         try:
             done.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - it is the caller's, as a thread's would be
+        except Exception as error:
             done.set_exception(error)
         return done
 

@@ -10,4 +10,6 @@ What code checks before anything goes out. It has the last word.
     announcement  the same rules for short posts
     house         the front door: inspect, inspect_body, inspect_announcement, mended
     layout        from a manuscript to the text that goes out
+    package       an article measured: words, reading time, readability
+    card          the picture that a link to an article becomes
 """

@@ -1,0 +1,100 @@
+#!/bin/sh
+# forem-prism.sh - serve Forem's own OpenAPI document with Prism, which checks
+# every request against it, as the peer of a Dev.to client under test.
+#
+#   forem-prism.sh <workdir> <api_v1.json> [port]
+#
+# Installs Prism into <workdir> the first time, makes a prepared copy of the
+# document there (see below), and serves it on 127.0.0.1:port (default 4010)
+# until SIGTERM.  Prints one JSON line with the base URL when it is ready.
+#
+# The document as published is too loose, and in places wrong, for a contract
+# test; the copy differs in these ways only:
+#   - paths get the "/api" that the public server has before them;
+#   - answers also exist as application/vnd.forem.api-v1+json, the media type
+#     that clients are asked to send in Accept;
+#   - a body must have article.title and article.body_markdown (on POST) and
+#     may hold no field that neither the document nor the server's code names
+#     (the code also permits published_at, language and ai_disclosure_level);
+#   - tags: the document says one string, the server's code takes a list and
+#     drops a bare string, so both pass here (PRISM_TAGS=list or =string
+#     narrows it); at most four, each of at most 30 letters and digits;
+#   - canonical_url and main_image are absolute http(s) URLs; a title has at
+#     most 128 characters;
+#   - writes may answer 429 with Retry-After (header "Prefer: code=429").
+set -eu
+work=$(realpath -m "${1:?work dir}")
+spec=$(realpath "${2:?OpenAPI document}")
+port=${3:-4010}
+prism=5.14.2            # the last line that runs on Node 20
+
+mkdir -p "$work"
+cd "$work"
+[ -f package.json ] || echo '{"private":true}' > package.json
+[ -x node_modules/.bin/prism ] ||
+    npm install --no-audit --no-fund --loglevel=error "@stoplight/prism-cli@$prism" >&2
+
+python3 - "$spec" "$work/forem-strict.json" <<'PY'
+import copy, json, os, sys
+doc = json.load(open(sys.argv[1]))
+VND = 'application/vnd.forem.api-v1+json'
+METHODS = {'get', 'post', 'put', 'delete', 'patch'}
+
+doc['paths'] = {p if p.startswith('/api/') else '/api' + p: ops for p, ops in doc['paths'].items()}
+doc['servers'] = [{'url': '/'}]
+
+article = doc['components']['schemas']['Article']
+article['additionalProperties'] = False
+article['required'] = ['article']
+inner = article['properties']['article']
+inner['additionalProperties'] = False
+fields = inner['properties']
+tag = '[A-Za-z0-9]{1,30}'
+as_string = {'type': 'string', 'pattern': rf'^\s*({tag}(\s*,\s*{tag}){{0,3}})?\s*$'}
+as_list = {'type': 'array', 'maxItems': 4, 'items': {'type': 'string', 'pattern': f'^{tag}$'}}
+fields['tags'] = {'list': as_list, 'string': as_string}.get(
+    os.environ.get('PRISM_TAGS', ''), {'anyOf': [as_list, as_string]})
+for name in ('canonical_url', 'main_image'):
+    fields[name]['pattern'] = r'^https?://[^\s/]+'
+fields['title'].update(minLength=1, maxLength=128)
+fields['published_at'] = {'type': 'string', 'format': 'date-time'}
+fields['language'] = {'type': 'string', 'pattern': '^[a-z]{2}$'}
+fields['ai_disclosure_level'] = {
+    'type': 'string', 'enum': ['not_disclosed', 'no_ai', 'some_ai', 'fully_autonomous']}
+
+limited = {
+    'description': 'too many requests',
+    'headers': {'Retry-After': {'schema': {'type': 'integer', 'enum': [30]}}},
+    'content': {'application/json': {'example': {'error': 'Rate limit reached, try again in 30 seconds', 'status': 429}}},
+}
+for path, ops in doc['paths'].items():
+    for method, op in ops.items():
+        if method not in METHODS:
+            continue
+        if 'requestBody' in op:
+            op['requestBody']['required'] = True
+            op['responses'].setdefault('429', copy.deepcopy(limited))
+        for answer in op['responses'].values():
+            content = answer.get('content', {})
+            if 'application/json' in content:
+                content[VND] = copy.deepcopy(content['application/json'])
+
+create = copy.deepcopy(article)
+create['properties']['article']['required'] = ['title', 'body_markdown']
+doc['components']['schemas']['ArticleCreate'] = create
+doc['paths']['/api/articles']['post']['requestBody']['content']['application/json']['schema'] = {
+    '$ref': '#/components/schemas/ArticleCreate'}
+json.dump(doc, open(sys.argv[2], 'w'), indent=1)
+PY
+
+node node_modules/.bin/prism mock --errors -h 127.0.0.1 -p "$port" forem-strict.json > prism.log 2>&1 &
+pid=$!
+trap 'kill $pid 2>/dev/null; wait $pid 2>/dev/null; exit 0' TERM INT
+i=0
+until grep -q 'Prism is listening' prism.log; do
+    i=$((i+1))
+    { [ $i -lt 150 ] && kill -0 $pid 2>/dev/null; } || { cat prism.log >&2; kill $pid 2>/dev/null; exit 1; }
+    sleep 0.2
+done
+echo "{\"ready\":true,\"url\":\"http://127.0.0.1:$port/api\",\"pid\":$pid}"
+wait $pid

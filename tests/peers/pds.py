@@ -1,0 +1,158 @@
+"""
+A real Bluesky network on loopback: PDS, directory of accounts and, where it can be, the AppView.
+
+It is installed outside the repository, in PENSTOCK_PEERS_DIR (default ~/.cache/penstock-peers):
+
+    sh tests/peers/bluesky-pds.sh ~/.cache/penstock-peers install     # 2 minutes, 665 MB
+
+or by the tests themselves where PENSTOCK_PEERS_INSTALL is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SCRIPT = Path(__file__).with_name("bluesky-pds.sh")
+INSTALL_MAX_S, START_MAX_S, STOP_MAX_S = 900, 120, 30
+
+
+class NotToBeHad(Exception):
+    """Why there is no real network to test against, and what would bring one."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A running network."""
+
+    pds: str
+    appview: str | None
+    pid: int
+    dids: dict[str, str]
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The servers take connections and say nothing, as when a machine hangs."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def call(
+        self, nsid: str, body: dict[str, Any] | None = None, token: str = "", **params: str
+    ) -> Any:
+        """One request as somebody else would make it, without our adapter or the SDK."""
+        headers = {"authorization": token if " " in token else f"Bearer {token}"} if token else {}
+        url = f"{self.pds}/xrpc/{nsid}"
+        answer = (
+            httpx.get(url, params=params, headers=headers)
+            if body is None
+            else httpx.post(url, json=body, headers=headers)
+        )
+        if answer.status_code != 200:
+            raise RuntimeError(f"{nsid}: {answer.status_code} {answer.text}")
+        kind = answer.headers.get("content-type", "")
+        return answer.json() if "json" in kind and answer.content else answer.content
+
+    def token(self, handle: str, password: str) -> str:
+        """Somebody's access token."""
+        body = {"identifier": handle, "password": password}
+        return str(self.call("com.atproto.server.createSession", body)["accessJwt"])
+
+
+def folder() -> Path:
+    """Where the servers are installed."""
+    named = os.environ.get("PENSTOCK_PEERS_DIR")
+    return Path(named) if named else Path.home() / ".cache" / "penstock-peers"
+
+
+def has_appview() -> bool:
+    """Whether PostgreSQL and Redis, which the AppView needs, are on this machine."""
+    return bool(
+        shutil.which("redis-server") and list(Path("/usr/lib").glob("postgresql/*/bin/initdb"))
+    )
+
+
+@contextmanager
+def network(
+    accounts: Sequence[tuple[str, str]], *, appview: bool = False, rate_limits: bool = False
+) -> Iterator[Network]:
+    """
+    Run a network with these accounts (handle without `.test`, password).
+
+    Raises:
+        NotToBeHad: it is not installed and cannot be.
+        RuntimeError: it is, and does not start.
+    """
+    _install()
+    options = [part for name, password in accounts for part in ("--account", f"{name}:{password}")]
+    options += ["--rate-limits"] if rate_limits else []
+    ports = {"PGPORT": str(_free_port()), "REDISPORT": str(_free_port())}
+    with tempfile.TemporaryDirectory(prefix="penstock-peers-") as stored:
+        said = Path(stored) / "stderr"
+        with said.open("wb") as stderr:
+            process = subprocess.Popen(
+                ["sh", str(SCRIPT), str(folder()), "run-appview" if appview else "run", *options],
+                stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+                env=os.environ | ports | {"PEERS_TMP": stored},
+            )  # fmt: skip
+        try:
+            yield _started(process, said)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_MAX_S)
+            except subprocess.TimeoutExpired:
+                # It leads a session of its own: this ends it with its database, and nothing else.
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def _started(process: subprocess.Popen[bytes], said: Path) -> Network:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], START_MAX_S)
+    line = process.stdout.readline() if ready else b""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        last = said.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"the network does not start: {line!r}\n{last}") from None
+    dids = {account["handle"]: account["did"] for account in told["accounts"]}
+    return Network(told["pds"], told["appview"], told["pid"], dids)
+
+
+def _install() -> None:
+    if (folder() / "node_modules" / "@atproto" / "dev-env").is_dir():
+        return
+    command = f"sh tests/peers/{SCRIPT.name} {folder()} install"
+    if os.environ.get("PENSTOCK_PEERS_INSTALL") != "1":
+        raise NotToBeHad(f"no PDS is installed; `{command}` does it (2 minutes, 665 MB)")
+    try:
+        subprocess.run(
+            ["sh", str(SCRIPT), str(folder()), "install"],
+            check=True, timeout=INSTALL_MAX_S, capture_output=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as problem:
+        raise NotToBeHad(f"`{command}` failed: {problem}") from problem
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

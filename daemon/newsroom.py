@@ -182,11 +182,12 @@ class Newsroom:
     ) -> list[tuple[Claim, str]]:
         """Ask, check every claim, pin them to the board; returns those that failed, and why."""
         texts = {source.id: source.text for source in evidence.values()}
+        titles = {source.id: source.title for source in evidence.values()}
 
         # Asked for twice: where claims are pinned, and below, also for those of an earlier life.
         @cache
         def checked(claims: tuple[Claim, ...]) -> list[EvidenceVerdict]:
-            return [verify(claim, texts) for claim in claims]
+            return [verify(claim, texts, titles) for claim in claims]
 
         def pin(tx: Connection, notes: Notes) -> None:
             journal.add_claims(

@@ -30,6 +30,8 @@ from publishers.port import Intent, Note, Post, Receipt
 
 FEED_ENTRIES_MAX = 50
 SLUG_MAX = 60
+# An underscore inside a word, as in x86_64, is none; a # closes a heading at its end only.
+_MARKS = re.compile(r"[\\`*\[\]<>]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|#(?=#*\s*$)")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 ATOM = "http://www.w3.org/2005/Atom"
 
@@ -95,7 +97,7 @@ class Outbox:
             there = _article(self._folder / f"{intent.key}.json")
             if there and there["run"] != article["run"]:
                 raise Rejected(f"{intent.key} is the article of run {there['run']}")
-            title = article["title"]
+            title = _literal(article["title"])
             self._write(
                 f"{intent.key}.md", f"# {title}\n\n{article['markdown'].strip()}\n".encode()
             )
@@ -307,6 +309,11 @@ def _linked_data(
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return f'<script type="application/ld+json">{text}</script>'
+
+
+def _literal(title: str) -> str:
+    """A title as Markdown that shows it as it is, with no more escapes than that takes."""
+    return _MARKS.sub(r"\\\g<0>", title)
 
 
 def _xml(text: str) -> str:

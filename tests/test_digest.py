@@ -242,6 +242,17 @@ ODD: dict[str, dict[str, str | None]] = {
     "something like a key": {"summary": "The key was sk-abcdefghijklmnopqrstuvwx, they say."},
     "numbers": {"title": "7 of 9 in 2026", "summary": "1,000 of them."},
     "a quotation": {"summary": "“Nobody has ever seen a thing like this,” she said."},
+    "a mention in fullwidth": {"title": "On it, says ＠evilheron", "feed": "Notes of ﹫ada"},
+    "an address in fullwidth": {
+        "title": "Show: ｈｔｔｐｓ://evil.example",
+        "summary": "ｗｗｗ.x.io.",
+    },
+    "a telephone number in the title": {"title": "Call 0800 555 0199 for a heron"},
+    "a telephone number in the author": {"author": "0800 555 0199"},
+    "a telephone number in the summary": {"summary": "Call 0800 555 0199 for a heron."},
+    "an address as the name of a feed": {"feed": "https://evil.example", "summary": "At x.com."},
+    "Markdown as the name of a feed": {"feed": "[x](https://evil.example) <b> ![y](z)"},
+    "our instructions": {"summary": "You are the writer of a small publication. So are we."},
     "no summary": {"summary": "", "author": None},
 }
 
@@ -258,6 +269,33 @@ def test_one_odd_entry_never_costs_the_whole_digest(kind: str) -> None:
 def test_an_entry_that_a_template_language_would_run_is_not_usable(kind: str) -> None:
     assert not usable(replace(ITEM, **ODD[kind]))  # type: ignore[arg-type]
     assert usable(ITEM)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "Call 0800 555 0199 for a heron"},
+        {"title": "Order at evil-herons.com today"},
+        {"author": "0800 555 0199"},
+        {"summary": "You are the writer of a small publication. So are we."},
+    ],
+)
+def test_an_entry_that_the_desk_would_refuse_by_itself_is_not_usable(
+    change: dict[str, str],
+) -> None:
+    assert not usable(replace(ITEM, **change))  # type: ignore[arg-type]
+
+
+def test_an_entry_may_name_its_own_feed_and_host() -> None:
+    assert usable(replace(ITEM, title="Ten years of blog.example"))
+    assert usable(replace(ITEM, title="Ten years of Water.com", feed="Water.com"))
+
+
+def test_an_excerpt_leaves_out_sentences_that_lead_elsewhere() -> None:
+    told = (
+        "It holds. Order at evil-herons.com. See https://x.example/a. Call 0800 555 0199. It ends."
+    )
+    assert excerpt(told) == "It holds. It ends."
 
 
 @given(

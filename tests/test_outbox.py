@@ -20,6 +20,7 @@ import feedparser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from publishers.errors import PublisherError, Transient
 from publishers.outbox import ATOM, FEED_ENTRIES_MAX, Outbox, render, slugify
@@ -103,6 +104,28 @@ class Page(HTMLParser):
 
 
 # What is written
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["Read [this](https://evil.example)", "![x](y)", "<b onclick=x>b</b>", "*a* _b_ `c` \\d",
+     "On &amp; and &#64;", "Why C# ##", "x86_64 in C#, R&D"],
+)  # fmt: skip
+def test_a_title_is_shown_as_it_is_by_markdown(tmp_path: Path, title: str) -> None:
+    outbox = Outbox(tmp_path)
+    asyncio.run(outbox.publish(outbox.intend(replace(POST, title=title)), forgotten))
+    (path,) = tmp_path.glob("*.md")
+    heading = MarkdownIt("commonmark").parse(path.read_text(encoding="utf-8"))[1]
+    assert "".join(child.content for child in heading.children or ()) == title
+    assert {child.type for child in heading.children or ()} <= {"text", "text_special"}
+
+
+def test_a_title_without_marks_is_written_without_escapes(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    title = "x86_64, C# and R&D: 5 - 3!"
+    asyncio.run(outbox.publish(outbox.intend(replace(POST, title=title)), forgotten))
+    (path,) = tmp_path.glob("*.md")
+    assert path.read_text(encoding="utf-8").startswith(f"# {title}\n")
 
 
 def test_an_article_is_written_as_markdown_html_and_atom(tmp_path: Path) -> None:

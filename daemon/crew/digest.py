@@ -12,16 +12,23 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from daemon.crew.brief import Brief
+from daemon.crew.prompts import prompt
 from daemon.desk.house import (
+    BODY_RULES,
     FAIR_QUOTATION_WORDS,
+    Context,
     Manuscript,
     looks_secret,
+    mended,
     plain_tags,
     tags_from,
     without_addresses,
     without_mentions,
 )
 from daemon.desk.layout import day, escape, target
+from daemon.desk.lures import contacts_in, domains_in, hosts, stands
+from daemon.desk.markdown import addresses_in
+from daemon.desk.rules.markup import head_is_plain, no_contacts
 from daemon.sources.text import sentences, shortened
 
 ITEMS_MIN = 2
@@ -43,9 +50,26 @@ class DigestItem:
 
 
 def usable(item: DigestItem) -> bool:
-    """Whether an entry can be shown: not where a template would run it or a key may stand in it."""
+    """
+    Whether an entry can be shown.
+
+    Not where a template would run it, a key may stand in it, or its title sends readers elsewhere;
+    nor where the desk would refuse it by itself, since one entry must not cost the others.
+    """
     shown = f"{item.title} {item.summary} {item.author or ''} {item.feed} {item.url}"
-    return not (looks_secret(shown) or any(mark in shown for mark in ("{%", "{{")))
+    if looks_secret(shown) or any(mark in shown for mark in ("{%", "{{")):
+        return False
+    own = [item.feed, *hosts([item.url])]
+    reach = [*domains_in(item.title), *addresses_in(item.title)]
+    if contacts_in(item.title) or any(not stands(name, own) for name in reach):
+        return False
+    alone = mended(Manuscript("", _plain(item.feed), (), _section(item)))
+    context = Context(
+        {}, (), frozenset((item.url, target(item.url))), cites=False,
+        prompts=[prompt(role) for role in ("researcher", "writer", "editor")],
+    )  # fmt: skip
+    rules = (*BODY_RULES, head_is_plain, no_contacts)
+    return not any(found.refuses for rule in rules for found in rule(alone, context))
 
 
 def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscript:
@@ -62,7 +86,9 @@ def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscri
         f" their feeds on {day(at)}. The excerpts are the authors' own words; the links lead to"
         " the rest."
     )
-    description = f"{_capital(counted)} from {_enumerate(feeds)}, {span}."
+    description = (
+        f"{_capital(counted)} from {_enumerate([_plain(feed) for feed in feeds])}, {span}."
+    )
     return Manuscript(
         title=f"{title}, {span}",
         description=description,
@@ -84,16 +110,22 @@ def _shown(text: str) -> str:
     return escape(without_mentions(without_addresses(text)))
 
 
+def _plain(text: str) -> str:
+    """The same for a description, which is no Markdown, and may not look like it."""
+    return re.sub(r"[\[\]<>]", "", without_mentions(without_addresses(text)))
+
+
 def _inert(line: str) -> str:
     """A line whose beginning makes no list, rule or heading."""
     return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)
 
 
 def _excerpt(summary: str) -> str:
-    """The first sentences, as many as fit a fair quotation."""
+    """The first sentences, as many as fit a fair quotation; those that lead elsewhere are not."""
+    told = [s for s in sentences(summary) if not _leads_elsewhere(s)]
     taken: list[str] = []
     count = 0
-    for sentence in sentences(summary):
+    for sentence in told:
         length = len(sentence.split())
         if count + length > FAIR_QUOTATION_WORDS:
             break
@@ -101,8 +133,12 @@ def _excerpt(summary: str) -> str:
         count += length
     if taken:
         return " ".join(taken)
-    start = summary.split()[: FAIR_QUOTATION_WORDS - 1]
+    start = " ".join(told).split()[: FAIR_QUOTATION_WORDS - 1]
     return " ".join(start) + " …" if start else ""
+
+
+def _leads_elsewhere(text: str) -> bool:
+    return bool(addresses_in(text) or domains_in(text) or contacts_in(text))
 
 
 def _span(first: datetime, last: datetime) -> str:

@@ -6,6 +6,7 @@ What code checks before anything goes out. It has the last word.
     manuscript    what is judged, by what, and what is said of it
     markdown      a text read once: what readers see, what platforms make of it
     rules         the rules an article must keep, each a named check
+    lures         what asks a reader, or a model, to do something
     mending       what has one right fix
     announcement  the same rules for short posts
     house         the front door: inspect, inspect_body, inspect_announcement, mended

@@ -5,6 +5,9 @@ A quote must stand in its source, letter for letter once spaces, quotation marks
 made alike. A near miss is replaced by the sentence it resembles, unless the two differ in a word
 that turns the sense: a negation, a limit, a number, a word that is another word. A paraphrase is
 never replaced.
+
+A statement says no more than its quote as far as words can tell: its numbers are the quote's, its
+names stand in the source, and near the words of the quote it has the same negations and limits.
 """
 
 from __future__ import annotations
@@ -16,8 +19,16 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 
-from daemon.desk.figures import borne_out, normalised, numbers, stated
-from daemon.sources.text import is_word_inner, sentences, word_count, words
+from daemon.desk.figures import (
+    borne_out,
+    compounds,
+    normalised,
+    numbers,
+    stated,
+    without_compounds,
+)
+from daemon.desk.lures import contacts_in, order_in
+from daemon.sources.text import is_word_inner, keywords, sentences, word_count, words
 
 __all__ = [
     "Claim",
@@ -28,6 +39,7 @@ __all__ = [
     "contains",
     "nearest_sentence",
     "numbers",
+    "shortens",
     "stated",
     "verify",
 ]
@@ -68,6 +80,69 @@ _TELLING = _NEGATIONS | _listed(
     " sometimes usually always mostly partly before after from against below above under over"
     " than too allegedly reportedly"
 )
+# What turns a whole clause when it stands right before it.
+_LIMITS = _listed(
+    "only except unless if almost nearly some most might may could allegedly reportedly"
+)
+# Per kind: words of it, words that can stand for them, whether a statement may not add one either.
+_TURNS: tuple[tuple[frozenset[str], frozenset[str], bool], ...] = (
+    (
+        _NEGATIONS - _listed("few little lacks fails"),
+        _listed(
+            "few little lack lacks lacking fail fails failed failing impossible unable unlike"
+            " prevent prevents avoid avoids refuse refuses miss missing misses against instead"
+            " rather stop stops disable disabled disables unnecessary free ignore ignores except"
+            " unless only"
+        ),
+        True,
+    ),
+    (_listed("only solely exclusively merely"), _listed("just alone nothing except unless"), True),
+    (
+        _listed("almost nearly"),
+        _listed("about roughly approximately close virtually practically around most mostly"),
+        True,
+    ),
+    (_listed("always forever"), _listed("all every each any whenever constantly never"), True),
+    (
+        _listed("may might could possibly perhaps maybe"),
+        _listed("can potentially likely probably risk risks sometimes if possible allow allows"),
+        False,
+    ),
+    (
+        _listed("some several few"),
+        _listed("many sometimes partly part parts certain various often can may might among"),
+        False,
+    ),
+    (
+        _listed("sometimes often usually mostly seldom rarely most"),
+        _listed("many normally generally typically commonly frequently tend tends can may some"),
+        False,
+    ),
+    (
+        _listed("if unless except until"),
+        _listed("when whenever where provided while without depending depends other but only before"
+                " once as long"),
+        False,
+    ),
+)  # fmt: skip
+# Of a clause's words, those that must be shared before two are held against one another.
+_SHARED_MIN = 0.6
+_CLAUSE_END = re.compile(
+    r"[,;:()]|\s-\s|\b(?:but|while|whereas|although|though|because|which)\b", re.IGNORECASE
+)
+_SAID_THAT = re.compile(
+    r"\b(?:reports?|says?|writes?|read|notes?|states?|adds?|explains?) that\b", re.IGNORECASE
+)
+_ATTRIBUTION = re.compile(
+    r"\A(?:In .{1,160}? we read that |As .{1,160}? (?:puts it|says|writes|notes), "
+    r"|According to .{1,160}?, |.{1,160}? (?:reports|says|writes|notes|states|explains) that )"
+)
+_GAP = re.compile(r"\s*[\[(]?\.{3}[\])]?\s*")
+_PART_WORDS_MIN = 3
+_NAME = re.compile(r"(?<![\w'.-])[^\W\d_]\w*(?:[.&+-]\w+)*")
+# Where nouns have capitals, a capital tells no name; a text with one of these has no such nouns.
+_ENGLISH = _listed("the of and is are to that with a an has have for by it from as")
+_SQUEEZED_MIN = 4
 # A slip loses and misspells words; of its own it adds no more than these.
 _SLIGHT = _listed("a an the that and also its")
 _PREFIXES = (
@@ -104,12 +179,16 @@ class Verdict:
     remark: str | None = None
 
 
-def verify(claim: Claim, texts: Mapping[str, str]) -> Verdict:
+def verify(
+    claim: Claim, texts: Mapping[str, str], titles: Mapping[str, str] | None = None
+) -> Verdict:
     """
-    Check a claim's quote and numbers.
+    Check a claim's quote, and its statement's numbers, names, negations and limits.
 
     Args:
         texts: the stored text of each source, by id.
+        titles: their titles, by id, which a statement may name. Without them the words that say
+            where something was read are not looked at: “According to Some Title,” may be one.
     """
     # Models write `[S1]`, `Source 1` or `S1: its title`; one known number is the source.
     numbered = {f"S{number}" for number in _SOURCE_ID.findall(claim.source)}
@@ -119,20 +198,48 @@ def verify(claim: Claim, texts: Mapping[str, str]) -> Verdict:
     claim = Claim(claim.statement, claim.quote.strip(' "“”'), source)
     if word_count(claim.quote) < QUOTE_WORDS_MIN:
         return Verdict(claim, False, "the quote is too short to bear anything out")
-    remark = None
-    if not contains(texts[source], claim.quote):
-        stored = nearest_sentence(claim.quote, texts[source])
+    text, remark = texts[source], None
+    if not contains(text, claim.quote):
+        stored = _unshortened(claim.quote, text) or nearest_sentence(claim.quote, text)
         if stored is None:
             return Verdict(claim, False, "the quote does not stand in the source")
         claim = Claim(claim.statement, stored, source)
         remark = "the quote was a near miss; the stored sentence stands in its place"
-    elif (whole := _denied(claim.quote, texts[source])) is not None:
+    elif (whole := _denied(claim.quote, text)) is not None:
         claim = Claim(claim.statement, whole, source)
         remark = "the quote left out a negation before it; the whole sentence stands in its place"
-    foreign = stated(alike(claim.statement)) - borne_out(alike(claim.quote))
-    if foreign:
-        return Verdict(claim, False, f"the quote does not have {', '.join(sorted(foreign))}")
-    return Verdict(claim, True, remark)
+    title = None if titles is None else titles.get(source, "")
+    objection = _objection(claim, text, title)
+    return Verdict(claim, objection is None, objection or remark)
+
+
+def _objection(claim: Claim, text: str, title: str | None) -> str | None:
+    """Why a quote that stands in its source does not bear its statement out, or None."""
+    said, whole = alike(claim.statement), _sentence_of(claim.quote, text)
+    if contacts_in(claim.quote) or contacts_in(claim.statement):
+        return "the quote asks the reader to call, write or pay"
+    if order_in(whole) or order_in(claim.statement):
+        return "the quote tells a model what to do"
+    stating = without_compounds(said, _page_compounds(text))
+    if foreign := stated(stating) - borne_out(alike(claim.quote)):
+        return f"the quote does not have {', '.join(sorted(foreign))}"
+    named = _ATTRIBUTION.sub("", said) if title is None else said
+    if names := _unknown_names(named, f"{title or ''}\n{text}"):
+        return f"{', '.join(names)} is not in the source"
+    return _turned(said, alike(whole))
+
+
+def shortens(quote: str, text: str) -> bool:
+    """
+    Whether a quote is a text's words with … for some of them.
+
+    What is left out is no negation, limit or condition, and what is kept is no single words.
+    """
+    parts = _parts(quote)
+    if len(parts) < 2 or any(word_count(part) < _PART_WORDS_MIN for part in parts):
+        return False
+    gaps = _between(parts, alike(text))
+    return gaps is not None and not any(_TELLING & set(words(gap)) for gap in gaps)
 
 
 def contains(text: str, quote: str) -> bool:
@@ -263,17 +370,126 @@ def _is_misspelt(said: str, meant: str) -> bool:
 
 
 def _denied(quote: str, text: str) -> str | None:
-    """The whole sentence, where a quote begins just behind the negation that governs it."""
+    """The whole sentence, where a quote begins just behind the negation or limit governing it."""
     wanted = alike(quote)
     for sentence in _page(text):
         at = sentence.alike.find(wanted)
         if at < 0:
             continue
         clause = re.split(r"[,;:()]|\s-\s", sentence.alike[:at])[-1]
-        if _NEGATIONS & set(words(clause)[-NEGATION_REACH_WORDS:]):
+        before = words(clause)[-NEGATION_REACH_WORDS:]
+        if _NEGATIONS & set(before) or _LIMITS & set(before[-1:]):
             return sentence.stored
         return None
     return None
+
+
+def _unshortened(quote: str, text: str) -> str | None:
+    """The stored sentence that a quote has with … for some of its words."""
+    parts = _parts(quote)
+    if len(parts) < 2:
+        return None
+    found = (s.stored for s in _page(text) if _between(parts, s.alike) is not None)
+    return next(found, None)
+
+
+def _parts(quote: str) -> list[str]:
+    return [part for part in _GAP.split(alike(quote)) if part]
+
+
+def _between(parts: Sequence[str], text: str) -> list[str] | None:
+    """What stands between the parts of a text, or None where they do not stand in it in order."""
+    end, gaps = 0, []
+    for part in parts:
+        places = (at for at in _places(text, part) if at >= end)
+        at = next((at for at in places if _is_whole(text, at, at + len(part))), None)
+        if at is None:
+            return None
+        gaps.append(text[end:at])
+        end = at + len(part)
+    return gaps[1:]
+
+
+def _sentence_of(quote: str, text: str) -> str:
+    """The stored sentence in which a quote stands; the quote itself where it has more than one."""
+    wanted = alike(quote)
+    return next((s.stored for s in _page(text) if wanted in s.alike), quote)
+
+
+def _turned(said: str, stored: str) -> str | None:
+    """Which negation or limit one of two has, where they say the same else, as a remark."""
+    mine, theirs = keywords(said), keywords(stored)
+    shared = mine & theirs
+    if len(shared) < max(2, _SHARED_MIN * min(len(mine), len(theirs))):
+        return None
+    stating = _close_words(_SAID_THAT.sub(",", said), shared)
+    quoted = _close_words(stored, shared)
+    for strict, soft, both_ways in _TURNS:
+        lost = [word for word in quoted if word in strict]
+        if lost and not (strict | soft) & _with_opposites(said, stored):
+            return f"the quote says it with “{lost[0]}”, the statement does not"
+        added = [word for word in stating if word in strict]
+        # Another clause of the source with a fail or an if in it does not make up for a not.
+        known = strict.intersection(words(stored)) or soft.intersection(quoted)
+        if both_ways and added and not known:
+            return f"the statement says it with “{added[0]}”, the quote does not"
+    return None
+
+
+def _with_opposites(text: str, other: str) -> set[str]:
+    """The words of a text; one that negates a word of the other, as unused does, says `unable`."""
+    found, known = set(words(text)), frozenset(words(other))
+    for prefix in ("un", "in", "im", "dis", "non", "non-"):
+        if any(w.startswith(prefix) and w[len(prefix) :] in known for w in found):
+            return found | {"unable"}
+    return found
+
+
+def _close_words(text: str, shared: frozenset[str]) -> list[str]:
+    """The words of those clauses whose keywords are mostly shared."""
+    found: list[str] = []
+    for clause in _CLAUSE_END.split(text):
+        keys = keywords(clause) - _TELLING
+        if keys and len(keys & shared) >= _SHARED_MIN * len(keys):
+            told = words(clause)
+            # May 2019 is a month.
+            dated = {at for at, word in enumerate(told[:-1]) if told[at + 1].isdecimal()}
+            found += [w for at, w in enumerate(told) if w != "may" or at not in dated]
+    return found
+
+
+def _unknown_names(said: str, text: str) -> list[str]:
+    """Names in a statement, capitalised or with digits in them, that its source does not have."""
+    english = bool(_ENGLISH.intersection(words(said)))
+    known, squeezed = _page_names(text)
+    unknown: list[str] = []
+    for found in _NAME.finditer(said):
+        name = found[0].removesuffix("'s").rstrip(".")
+        starts = re.search(r"(?:^|[.!?:]\s*|[\"'(\[*]\s*)\Z", said[: found.start()]) is not None
+        digits = any(c.isdigit() for c in name) and not re.fullmatch(r"[vV]?[\d.]+\w?", name)
+        capital = name[0].isupper() and not starts and english and len(name) > 1
+        if not (digits or capital):
+            continue
+        for part in re.split(r"[-&+.]", name) if capital else [name]:
+            small = part.casefold()
+            plain = "".join(c for c in small if c.isalnum())
+            stems = (small, small.removesuffix("s"), f"{small}s")
+            if known.isdisjoint(stems) and (len(plain) < _SQUEEZED_MIN or plain not in squeezed):
+                unknown.append(name)
+                break
+    return list(dict.fromkeys(unknown))
+
+
+@lru_cache(maxsize=_PAGES_KEPT)
+def _page_names(text: str) -> tuple[frozenset[str], str]:
+    same = alike(text).casefold()
+    parts = frozenset(re.findall(r"\w+", same))
+    return parts | frozenset(words(same)), "".join(c for c in same if c.isalnum())
+
+
+@lru_cache(maxsize=_PAGES_KEPT)
+def _page_compounds(text: str) -> frozenset[str]:
+    return compounds(alike(text))
 
 
 def _digits(text: str) -> list[str]:

@@ -30,6 +30,10 @@ _NUMBER = re.compile(
     rf"(?:(?P<thousands>[kK](?!\w))|[ -]?(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
     r"(?P<percent>\s?(?:%|percent\b|per cent\b|percentage points?\b|Prozent\b|pour ?cent\b))?"
 )
+# Names with a number in them: SHA-256, 64-bit, 24/7.
+_COMPOUND = re.compile(
+    r"(?<![\w.,/-])(?:[A-Z][A-Za-z]*[A-Z]-\d+(?:-\d+)*|\d+-bit|24/7)(?![\w%/]|[.,]\d|-\d)"
+)
 _RANGE = re.compile(r"\s*(?:-|–|—|to|and|or|bis|und|oder)\s*")
 _UNITS = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
@@ -69,6 +73,20 @@ def borne_out(quote: str) -> frozenset[str]:
     every = {form for figure in (*figures, *ranged) for form in figure.forms()}
     # What a source writes in words may be quoted in words of a compound, too.
     return frozenset(every) | numbers(quote)
+
+
+def compounds(text: str) -> frozenset[str]:
+    """Every name with a number in it, such as SHA-256, 64-bit and 24/7."""
+    return frozenset(_COMPOUND.findall(_dashed(text)))
+
+
+def without_compounds(text: str, known: frozenset[str]) -> str:
+    """Text without those of its names with numbers that are known: they state no number."""
+    return _COMPOUND.sub(lambda found: " " if found[0] in known else found[0], _dashed(text))
+
+
+def _dashed(text: str) -> str:
+    return text.replace("\u2010", "-").replace("\u2011", "-")
 
 
 def normalised(text: str) -> str:

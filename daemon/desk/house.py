@@ -41,9 +41,11 @@ from daemon.desk.rules.form import (
 from daemon.desk.rules.grounds import (
     FAIR_QUOTATION_WORDS,
     QUOTATION_WORDS_MIN,
+    addresses_in_code_are_sourced,
     block_quotes_are_quotes,
     citations_resolve,
     citations_stand_in_text,
+    domains_are_sourced,
     nothing_is_copied,
     numbers_are_quoted,
     numbers_in_code_are_sourced,
@@ -52,7 +54,9 @@ from daemon.desk.rules.grounds import (
     something_is_cited,
 )
 from daemon.desk.rules.markup import (
+    head_is_plain,
     links_are_known,
+    no_contacts,
     no_front_matter,
     no_html,
     no_images,
@@ -79,6 +83,10 @@ RULES: tuple[Rule, ...] = (
     nothing_is_copied,
     not_a_repeat,
     links_are_known,
+    addresses_in_code_are_sourced,
+    domains_are_sourced,
+    head_is_plain,
+    no_contacts,
     no_html,
     no_images,
     no_front_matter,

@@ -9,6 +9,7 @@ are named here, with what they are.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -51,6 +52,11 @@ class Block:
     heading: bool = False
     quoted: bool = False
     numeral: str | None = None
+
+    @property
+    def has_code(self) -> bool:
+        """Whether some of it is code."""
+        return self.text != self.spoken
 
     @property
     def cited(self) -> list[str]:
@@ -152,6 +158,16 @@ def same_address(url: str) -> str:
 
 def addresses_in(text: str) -> list[str]:
     """Addresses in plain text that platforms make clickable."""
+    found = _addresses(text)
+    plain = unicodedata.normalize("NFKC", text)
+    if plain == text:
+        return found
+    # A platform may make fullwidth letters plain before it looks.
+    seen = {unicodedata.normalize("NFKC", address) for address in found}
+    return found + [address for address in _addresses(plain) if address not in seen]
+
+
+def _addresses(text: str) -> list[str]:
     found = [match[0].rstrip(".,;:!?*_~") for match in _URL.finditer(text)]
     without = _URL.sub(" ", text)
     return found + [match[0] for match in EMAIL.finditer(without)]

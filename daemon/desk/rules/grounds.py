@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from daemon.desk.evidence import contains
-from daemon.desk.figures import borne_out, numbers, stated
+from daemon.desk.evidence import contains, shortens
+from daemon.desk.figures import borne_out, compounds, numbers, stated, without_compounds
+from daemon.desk.lures import addresses_in_code, domains_in, hosts, stands
 from daemon.desk.manuscript import Context, Finding, Manuscript, excerpt
-from daemon.desk.markdown import CITATION, Block, read
+from daemon.desk.markdown import CITATION, Block, addresses_in, read
 from daemon.sources.text import sentences, word_count, words
 
 # A longer run of a source's words is copying, not quoting.
@@ -85,10 +86,11 @@ def numbers_are_quoted(manuscript: Manuscript, context: Context) -> Iterator[Fin
         for source in {claim.source for claim in context.claims}
     }
     anywhere = frozenset[str]().union(*borne.values())
+    names = _source_compounds(context)
     for block in read(manuscript.markdown).blocks:
         at_hand = frozenset[str]().union(*(borne.get(source, ()) for source in block.cited))
         known = anywhere if block.heading else at_hand
-        for number in sorted(_shown_numbers(block) - known):
+        for number in sorted(_shown_numbers(block, names) - known):
             yield Finding(
                 "numbers",
                 f"{number} in “{excerpt(block.text)}” stands in no quote of a source cited"
@@ -101,11 +103,17 @@ def numbers_of_head_are_quoted(manuscript: Manuscript, context: Context) -> Iter
     if not context.cites:
         return
     anywhere = frozenset[str]().union(*(borne_out(claim.quote) for claim in context.claims))
+    names = _source_compounds(context)
     for name in ("title", "description"):
-        for number in sorted(stated(getattr(manuscript, name)) - anywhere):
+        text = without_compounds(getattr(manuscript, name), names)
+        for number in sorted(stated(text) - anywhere):
             yield Finding(
                 "numbers", f"{number} in the {name} stands in no verified quote; leave it out"
             )
+    # Digits beside letters, as in python3, are part of a name.
+    for tag in manuscript.tags:
+        if tag.isdigit() and not numbers(tag) <= anywhere:
+            yield Finding("numbers", f"the tag {tag} stands in no verified quote; use a word")
 
 
 def numbers_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
@@ -120,7 +128,7 @@ def numbers_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Ite
     )
     quoted = frozenset[str]().union(*(borne_out(claim.quote) for claim in context.claims))
     for content in code:
-        for number in sorted(numbers(content) - read_ones - quoted - _COMMON_IN_CODE):
+        for number in sorted(stated(content) - read_ones - quoted - _COMMON_IN_CODE):
             bare = number.lstrip("-")
             if bare not in read_ones | quoted | _COMMON_IN_CODE:
                 yield Finding(
@@ -128,6 +136,34 @@ def numbers_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Ite
                     f"{number} in the code “{excerpt(content)}” stands in no source; show only"
                     " code that a source has",
                 )
+
+
+def addresses_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """Every address in code stands in a page that was read; example.com and localhost are fine."""
+    if not context.cites:
+        return
+    reading = read(manuscript.markdown)
+    texts = _known_texts(context)
+    for content in (*reading.code, *(block.text for block in reading.blocks if block.has_code)):
+        seen = set(addresses_in(reading.spoken))
+        for address in addresses_in_code(content):
+            if address not in seen and not stands(address, texts):
+                yield Finding(
+                    "links",
+                    f"{excerpt(address)} in code stands in no source; leave it out, or show only"
+                    " code that a source has",
+                )
+                return
+
+
+def domains_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """Every domain named in the text stands in a page that was read."""
+    if not context.cites:
+        return
+    texts = _known_texts(context)
+    for name in dict.fromkeys(domains_in(read(manuscript.markdown).spoken)):
+        if not stands(name, texts):
+            yield Finding("links", f"{excerpt(name)} is named in no source; leave the address out")
 
 
 def quotations_are_quotes(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
@@ -212,7 +248,11 @@ def ordered_runs(text: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
 def _stands(bare: str, context: Context) -> bool:
     # A sentence woven into another may begin with the other case.
     forms = (bare, bare[:1].swapcase() + bare[1:])
-    return any(contains(claim.quote, form) for claim in context.claims for form in forms)
+    return any(
+        contains(claim.quote, form) or shortens(form, claim.quote)
+        for claim in context.claims
+        for form in forms
+    )
 
 
 def _is_mixed(paragraph: str) -> bool:
@@ -236,9 +276,16 @@ def _is_long(text: str) -> bool:
     return word_count(text) >= QUOTATION_WORDS_MIN
 
 
-def _shown_numbers(block: Block) -> frozenset[str]:
-    found = stated(CITATION.sub(" ", block.text))
+def _shown_numbers(block: Block, names: frozenset[str]) -> frozenset[str]:
+    found = stated(without_compounds(CITATION.sub(" ", block.text), names))
     return found | {block.numeral} if block.numeral else found
+
+
+def _known_texts(context: Context) -> list[str]:
+    """Where an address may stand: pages, quotes, and the addresses of the pages themselves."""
+    urls = [*context.links, *(source.url for source in context.evidence.values())]
+    pages = [text for s in context.evidence.values() for text in (s.text, s.title)]
+    return [*pages, *(claim.quote for claim in context.claims), *urls, *hosts(urls)]
 
 
 def _plain_words(text: str) -> list[str]:
@@ -250,6 +297,10 @@ def _plain_words(text: str) -> list[str]:
 def _source_runs(text: str, length: int) -> frozenset[int]:
     # Hashes of the runs: a page of 100 kB has 17,000 of 41 words each.
     return frozenset(hash(run) for run in ordered_runs(_plain_words(text), length))
+
+
+def _source_compounds(context: Context) -> frozenset[str]:
+    return frozenset[str]().union(*(compounds(s.text) for s in context.evidence.values()))
 
 
 @lru_cache(maxsize=32)

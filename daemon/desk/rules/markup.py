@@ -6,8 +6,9 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from daemon.desk.lures import contacts_in, domains_in
 from daemon.desk.manuscript import Context, Finding, Manuscript, around, excerpt
-from daemon.desk.markdown import open_to_liquid, read, same_address
+from daemon.desk.markdown import addresses_in, open_to_liquid, read, same_address
 from daemon.sources.text import hidden_in
 
 # Forem pages \B@[a-z0-9_-]+ in a text node, and its \B is one of ASCII.
@@ -17,6 +18,8 @@ _FRONT_MATTER = re.compile(r"[\s\ufeff]*(?:-{3,}|\+{3,}|;{3,})")
 # What CommonMark leaves as text for want of an end, and a laxer reader does not.
 _UNCLOSED_TAG = re.compile(r"<(?:/[a-zA-Z]|[a-zA-Z][\w-]*(?:\s+[\w:-]+\s*=|/)|!--|!\[CDATA|\?\w)")
 # Redcarpet lets space stand between the brackets of an image.
+_HEAD_LINK = re.compile(r"\]\s{0,9}[(\[]|^\s*\[[^\]]*\]:|!\[")
+_HEAD_TAG = re.compile(rf"<[a-zA-Z/!?][^<>]*>|{_UNCLOSED_TAG.pattern}")
 _LOOSE_IMAGE = re.compile(r"!\[[^\]\n]{0,300}\]\s*[(\[]")
 
 
@@ -26,6 +29,33 @@ def links_are_known(manuscript: Manuscript, context: Context) -> Iterator[Findin
     for url in sorted(read(manuscript.markdown).links):
         if same_address(url) not in known:
             yield Finding("links", f"{url[:120]} was not read for this article; remove the link")
+
+
+def head_is_plain(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """Title, description and tags are plain text: no Markdown link, tag, address or contact."""
+    head = [("title", manuscript.title), ("description", manuscript.description)]
+    for name, text in (*head, *(("tags", tag) for tag in manuscript.tags)):
+        plain = unicodedata.normalize("NFKC", text)
+        # A digest names feeds, and some are called by their domain.
+        bare = domains_in(plain) if context.cites else []
+        reach = [*addresses_in(plain), *bare, *contacts_in(plain)]
+        if link := _HEAD_LINK.search(plain):
+            what = f"“{around(plain, link.start(), link.end())}”, which is a link or an image"
+        elif tag := _HEAD_TAG.search(plain):
+            what = f"“{around(plain, tag.start(), tag.end())}”, which is raw HTML"
+        elif reach:
+            what = f"“{excerpt(reach[0])}”, which sends readers elsewhere"
+        else:
+            continue
+        yield Finding("head", f"the {name} has {what}; write it in plain words")
+
+
+def no_contacts(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """No telephone number, mail address or wallet: nobody is to be called, written to or paid."""
+    for contact in contacts_in(read(manuscript.markdown).spoken)[:1]:
+        yield Finding(
+            "contacts", f"“{excerpt(contact)}” asks readers to call, write or pay; remove it"
+        )
 
 
 def no_html(manuscript: Manuscript, context: Context) -> Iterator[Finding]:

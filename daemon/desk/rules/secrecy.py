@@ -14,7 +14,7 @@ from daemon.desk.rules.grounds import ordered_runs
 from daemon.sources.text import words
 
 SECRET_MIN = 8
-PROMPT_RUN_WORDS = 12
+PROMPT_RUN_WORDS = 8
 # Reworded here and there, instructions still share many short runs with the original.
 PROMPT_SHORT_RUN_WORDS = 5
 PROMPT_SHORT_RUNS_MAX = 9

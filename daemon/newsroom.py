@@ -112,13 +112,7 @@ class Newsroom:
             raise Abstain(f"{len(items)} new entries are too few for a digest")
         made = house.mended(digests.compose(items, self.brief, self.clock.now()))
         context = self._context(steps.run, {}, links=[item.url for item in items], cites=False)
-        with self.books.read() as tx:
-            body = packaging.body(tx, steps.run, made)
-        findings = [
-            *house.inspect(made, context),
-            *house.inspect_body(body, made, context, run=steps.run),
-        ]
-        refusals = [finding for finding in findings if finding.refuses]
+        refusals = [f for f in self._findings(steps.run, made, context) if f.refuses]
         if refusals:
             raise Abstain(f"the desk refused the digest: {'; '.join(map(str, refusals))}")
         return await self._desk(steps, made)
@@ -398,9 +392,13 @@ class Newsroom:
         claims: Sequence[Claim],
         earlier: Sequence[Earlier],
     ) -> list[Finding]:
-        """What the desk finds in the manuscript, and in the text as it will go out."""
+        """What the desk finds in an article, on the claims given."""
         links = [*(source.url for source in evidence.values()), *_addresses(earlier)]
         context = replace(self._context(run, evidence, links=links, cites=True), claims=claims)
+        return self._findings(run, manuscript, context)
+
+    def _findings(self, run: str, manuscript: Manuscript, context: Context) -> list[Finding]:
+        """What the desk finds in a manuscript, and in the text as it will go out."""
         with self.books.read() as tx:
             body = packaging.body(tx, run, manuscript)
         found = house.inspect(manuscript, context)

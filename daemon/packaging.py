@@ -4,6 +4,7 @@ What an article is sent out with besides its text: its measures, its card, its p
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 
 from sqlalchemy import Connection
@@ -40,22 +41,7 @@ def keep(tx: Connection, run: str, manuscript: Manuscript, brief: Brief, picture
         claims=len(claims),
         claims_verified=sum(claim.verified for claim in claims),
     )
-    published.keep(
-        tx,
-        run,
-        title=made.title,
-        description=made.description,
-        prose=made.prose,
-        tags=made.tags,
-        words=made.words,
-        reading_minutes=made.reading_minutes,
-        readability=made.readability,
-        sources=made.sources,
-        claims=made.claims,
-        claims_verified=made.claims_verified,
-        warnings=made.warnings,
-        card=picture,
-    )
+    published.keep(tx, run, **asdict(made), card=picture)
 
 
 def body(tx: Connection, run: str, manuscript: Manuscript) -> str:

@@ -3,6 +3,7 @@ Destinations.
 
     port     what a destination is: Post in, Intent, Receipt out
     errors   Transient, Rejected, OutcomeUnknown
+    clock    what a destination is told of time
     outbox   Markdown, HTML and an Atom feed in a folder
     devto    Dev.to, draft first; not yet to be chosen in the settings
     bluesky  Bluesky, through parts of its SDK; likewise

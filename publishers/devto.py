@@ -26,14 +26,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cache
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
+from publishers.clock import Clock
 from publishers.errors import OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import Engagement, Intent, Note, Post, Receipt
 
@@ -100,19 +101,6 @@ _REMEDIES = (
     ("mention", "take the @mentions out"),
     ("front matter", "the text must not begin with front matter"),
 )
-
-
-class Clock(Protocol):
-    """The time a destination is told; it has none of its own."""
-
-    def now(self) -> datetime:
-        """Wall time, aware, in UTC."""
-
-    def monotonic(self) -> float:
-        """Seconds that never run backwards."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
 
 
 class _Lost(Exception):

@@ -121,23 +121,27 @@ class Stage:
         with opened_database(self.settings.location) as database, database.write() as tx:
             store.deposit(tx, amount=MicroCredits.parse(amount), ref=ref, at=START)
 
-    def once(self, *, kill: Kill | None = None, topic: str | None = None) -> Report:
-        """One life of the process."""
+    def world(self) -> World:
+        """What is outside the process."""
 
         async def resolve(host: str, port: int) -> list[str]:
             return [BLOG_ADDRESS]
 
+        return World(
+            clock=self.time.clock,
+            models=InProcess({"llm.test": self.model}),
+            web=InProcess({BLOG_ADDRESS: self.blog}),
+            resolve=resolve,
+            # A process answers in real time, which a virtual loop does not have.
+            parser=Unconfined(),
+            chance=self._chance,
+        )
+
+    def once(self, *, kill: Kill | None = None, topic: str | None = None) -> Report:
+        """One life of the process."""
+
         async def live() -> Report:
-            world = World(
-                clock=self.time.clock,
-                models=InProcess({"llm.test": self.model}),
-                web=InProcess({BLOG_ADDRESS: self.blog}),
-                resolve=resolve,
-                # A process answers in real time, which a virtual loop does not have.
-                parser=Unconfined(),
-                chance=self._chance,
-            )
-            async with opened_cycle(self.settings, database, Silent(), world) as cycle:
+            async with opened_cycle(self.settings, database, Silent(), self.world()) as cycle:
                 return await cycle.once(topic=topic)
 
         with opened_database(self.settings.location):

@@ -21,7 +21,6 @@ from daemon.cli import exits
 from daemon.cli.exits import Exit
 from daemon.cycle import Report
 from daemon.journal import RunOutcome, StepState
-from daemon.sources.confined import Unconfined
 from tests.doubles.model import Asked
 from tests.doubles.search import Mischief, SearchDouble, result, results
 from tests.doubles.web import Page, SiteDouble
@@ -31,7 +30,6 @@ from tests.stage import (
     TOPICS,
     Kill,
     Killed,
-    MortalDatabase,
     Silent,
     Stage,
     blog_pages,
@@ -58,26 +56,9 @@ class ReadingStage(Stage):
         self.search = search
         self.addresses: dict[str, list[str]] = {}
 
-    def once(self, *, kill: Kill | None = None, topic: str | None = None) -> Report:
-        async def live() -> Report:
-            world = World(
-                clock=self.time.clock,
-                models=InProcess({"llm.test": self.model}),
-                web=InProcess({BLOG_ADDRESS: self.blog}),
-                search=InProcess({"searx.test": self.search} if self.search else {}),
-                resolve=self._resolve,
-                parser=Unconfined(),
-                chance=self._chance,
-            )
-            async with opened_cycle(self.settings, database, Silent(), world) as cycle:
-                return await cycle.once(topic=topic)
-
-        with opened_database(self.settings.location):
-            database = MortalDatabase(self.settings.location.database_url, kill)
-            try:
-                return self.time.run(live())
-            finally:
-                database.close()
+    def world(self) -> World:
+        engine = InProcess({"searx.test": self.search} if self.search else {})
+        return replace(super().world(), search=engine, resolve=self._resolve)
 
     async def _resolve(self, host: str, port: int) -> list[str]:
         try:

@@ -71,6 +71,17 @@ from daemon.desk.rules.secrecy import (
     no_secret,
 )
 
+# What no text may have, whoever put it there.
+_AS_IT_IS_SHOWN: tuple[Rule, ...] = (
+    no_html,
+    no_images,
+    no_front_matter,
+    no_liquid,
+    no_mentions,
+    nothing_is_hidden,
+    no_secret,
+    no_instructions,
+)
 RULES: tuple[Rule, ...] = (
     citations_resolve,
     something_is_cited,
@@ -87,14 +98,7 @@ RULES: tuple[Rule, ...] = (
     domains_are_sourced,
     head_is_plain,
     no_contacts,
-    no_html,
-    no_images,
-    no_front_matter,
-    no_liquid,
-    no_mentions,
-    nothing_is_hidden,
-    no_secret,
-    no_instructions,
+    *_AS_IT_IS_SHOWN,
     title_fits,
     body_fits,
     tags_fit,
@@ -107,14 +111,7 @@ RULES: tuple[Rule, ...] = (
 # What layout adds (titles of sources, links, the closing line) is held to these once more.
 BODY_RULES: tuple[Rule, ...] = (
     links_are_known,
-    no_html,
-    no_images,
-    no_front_matter,
-    no_liquid,
-    no_mentions,
-    nothing_is_hidden,
-    no_secret,
-    no_instructions,
+    *_AS_IT_IS_SHOWN,
     body_fits,
 )
 

@@ -52,7 +52,6 @@ class Package:
             languages than English, for which its constants mean nothing, and for short texts.
         sources: how many the article rests on.
         claims: how many were made in research; verified, those whose quote was found.
-        verified_share: from 0 to 1; None where no claim was made.
         warnings: sentences for the operator.
     """
 
@@ -66,8 +65,12 @@ class Package:
     sources: int
     claims: int
     claims_verified: int
-    verified_share: float | None
     warnings: tuple[str, ...]
+
+    @property
+    def verified_share(self) -> float | None:
+        """From 0 to 1; None where no claim was made."""
+        return self.claims_verified / self.claims if self.claims else None
 
 
 def package(
@@ -108,7 +111,6 @@ def package(
         sources=sources,
         claims=claims,
         claims_verified=claims_verified,
-        verified_share=claims_verified / claims if claims else None,
         warnings=(*_long(paragraphs), *_untold(sources, claims, claims_verified)),
     )
 

@@ -11,6 +11,5 @@ The `atproto` SDK costs half a second and 55 MB, so it is imported with the firs
 """
 
 from publishers.bluesky.publisher import Bluesky
-from publishers.bluesky.xrpc import Clock
 
-__all__ = ["Bluesky", "Clock"]
+__all__ = ["Bluesky"]

@@ -22,7 +22,8 @@ import httpx
 from publishers.bluesky import records
 from publishers.bluesky.records import POSTS, PROFILES, Planned, Record
 from publishers.bluesky.session import Account, SessionFile, is_about_token
-from publishers.bluesky.xrpc import Clock, Json, NotSent, Refused, Unclear, Wire, XrpcError, dumped
+from publishers.bluesky.xrpc import Json, NotSent, Refused, Unclear, Wire, XrpcError, dumped
+from publishers.clock import Clock
 from publishers.errors import OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import Engagement, Intent, Note, Post, Receipt
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from publishers.bluesky.xrpc import (
-    Clock,
     Json,
     NotSent,
     Refused,
@@ -31,6 +30,7 @@ from publishers.bluesky.xrpc import (
     XrpcError,
     dumped,
 )
+from publishers.clock import Clock
 from publishers.errors import PublisherError, Rejected, Transient
 
 APP_PASSWORDS = "https://bsky.app/settings/app-passwords"

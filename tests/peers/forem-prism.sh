@@ -2,11 +2,13 @@
 # forem-prism.sh - serve Forem's own OpenAPI document with Prism, which checks
 # every request against it, as the peer of a Dev.to client under test.
 #
-#   forem-prism.sh <workdir> <api_v1.json> [port]
+#   forem-prism.sh <workdir> install               nothing to do where it is
+#   forem-prism.sh <workdir> have                  exits 0 where it is, and whole
+#   forem-prism.sh <workdir> run <api_v1.json> [port]
 #
-# Installs Prism into <workdir> the first time, makes a prepared copy of the
-# document there (see below), and serves it on 127.0.0.1:port (default 4010)
-# until SIGTERM.  Prints one JSON line with the base URL when it is ready.
+# 'run' makes a prepared copy of the document in <workdir>/prism (see below), and
+# serves it on 127.0.0.1:port (default 4010) until SIGTERM.  It prints one JSON
+# line with the base URL when it is ready.
 #
 # The document as published is too loose, and in places wrong, for a contract
 # test; the copy differs in these ways only:
@@ -23,18 +25,46 @@
 #     most 128 characters;
 #   - writes may answer 429 with Retry-After (header "Prefer: code=429").
 set -eu
+here=$(dirname "$(realpath "$0")")
 work=$(realpath -m "${1:?work dir}")
-spec=$(realpath "${2:?OpenAPI document}")
-port=${3:-4010}
-prism=5.14.2            # the last line that runs on Node 20
+verb=${2:?install, have or run}
+. "$here/node.sh"
+prism=5.14.2
+# It has a folder of its own in there, beside Bluesky's node_modules.
+prism_work=$work/prism
+# Written when all of it is there, so that half an installation is none.
+whole=$prism_work/.whole
+pins="prism $prism"
 
-mkdir -p "$work"
-cd "$work"
-[ -f package.json ] || echo '{"private":true}' > package.json
-[ -x node_modules/.bin/prism ] ||
+have() { use_node && [ "$(cat "$whole" 2>/dev/null)" = "$pins" ]; }
+
+case $verb in
+have)
+    have
+    exit
+    ;;
+install)
+    if have; then echo "$pins is there"; exit; fi
+    install_node
+    mkdir -p "$prism_work"
+    cd "$prism_work"
+    [ -f package.json ] || echo '{"private":true}' > package.json
     npm install --no-audit --no-fund --loglevel=error "@stoplight/prism-cli@$prism" >&2
+    node node_modules/.bin/prism --version >/dev/null
+    echo "$pins" > "$whole"
+    echo "installed $pins on node $(node --version)"
+    exit
+    ;;
+run) ;;
+*) echo "unknown verb $verb" >&2; exit 2 ;;
+esac
 
-python3 - "$spec" "$work/forem-strict.json" <<'PY'
+spec=$(realpath "${3:?OpenAPI document}")
+port=${4:-4010}
+use_node
+cd "$prism_work"
+
+python3 - "$spec" forem-strict.json <<'PY'
 import copy, json, os, sys
 doc = json.load(open(sys.argv[1]))
 VND = 'application/vnd.forem.api-v1+json'

@@ -1,11 +1,8 @@
 """
 A real Bluesky network on loopback: PDS, directory of accounts and, where it can be, the AppView.
 
-It is installed outside the repository, in PENSTOCK_PEERS_DIR (default ~/.cache/penstock-peers):
-
-    sh tests/peers/bluesky-pds.sh ~/.cache/penstock-peers install     # 2 minutes, 665 MB
-
-or by the tests themselves where PENSTOCK_PEERS_INSTALL is 1.
+It is installed outside the repository, in PENSTOCK_PEERS_DIR (default ~/.cache/penstock-peers), by
+`make peers` (2 minutes, 665 MB), or by the tests themselves where PENSTOCK_PEERS_INSTALL is 1.
 """
 
 from __future__ import annotations
@@ -26,12 +23,11 @@ from typing import Any
 
 import httpx
 
+from tests.peers.install import NotToBeHad as NotToBeHad
+from tests.peers.install import folder, installed
+
 SCRIPT = Path(__file__).with_name("bluesky-pds.sh")
-INSTALL_MAX_S, START_MAX_S, STOP_MAX_S = 900, 120, 30
-
-
-class NotToBeHad(Exception):
-    """Why there is no real network to test against, and what would bring one."""
+START_MAX_S, STOP_MAX_S = 120, 30
 
 
 @dataclass(frozen=True)
@@ -74,12 +70,6 @@ class Network:
         return str(self.call("com.atproto.server.createSession", body)["accessJwt"])
 
 
-def folder() -> Path:
-    """Where the servers are installed."""
-    named = os.environ.get("PENSTOCK_PEERS_DIR")
-    return Path(named) if named else Path.home() / ".cache" / "penstock-peers"
-
-
 def has_appview() -> bool:
     """Whether PostgreSQL and Redis, which the AppView needs, are on this machine."""
     return bool(
@@ -98,7 +88,7 @@ def network(
         NotToBeHad: it is not installed and cannot be.
         RuntimeError: it is, and does not start.
     """
-    _install()
+    installed(SCRIPT, folder())
     options = [part for name, password in accounts for part in ("--account", f"{name}:{password}")]
     options += ["--rate-limits"] if rate_limits else []
     ports = {"PGPORT": str(_free_port()), "REDISPORT": str(_free_port())}
@@ -135,21 +125,6 @@ def _started(process: subprocess.Popen[bytes], said: Path) -> Network:
         raise RuntimeError(f"the network does not start: {line!r}\n{last}") from None
     dids = {account["handle"]: account["did"] for account in told["accounts"]}
     return Network(told["pds"], told["appview"], told["pid"], dids)
-
-
-def _install() -> None:
-    if (folder() / "node_modules" / "@atproto" / "dev-env").is_dir():
-        return
-    command = f"sh tests/peers/{SCRIPT.name} {folder()} install"
-    if os.environ.get("PENSTOCK_PEERS_INSTALL") != "1":
-        raise NotToBeHad(f"no PDS is installed; `{command}` does it (2 minutes, 665 MB)")
-    try:
-        subprocess.run(
-            ["sh", str(SCRIPT), str(folder()), "install"],
-            check=True, timeout=INSTALL_MAX_S, capture_output=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as problem:
-        raise NotToBeHad(f"`{command}` failed: {problem}") from problem
 
 
 def _free_port() -> int:

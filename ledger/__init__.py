@@ -7,7 +7,7 @@ The books: double entry, append-only, in integers of a millionth of a credit.
     types       column types that mean the same on every database
     chain       the hash over each row and the one before it
     posting     append a row to the journal and to every sum kept of it
-    store       the verbs: deposit, hold, settle, void, adjust, correct; balances and entries
+    store       the verbs: deposit, refund, earn, hold, settle, void, adjust, correct; balances
     statements  the hot path's statements, compiled once
     audit       recompute everything and say what does not agree
     export      the books as JSON, CSV, beancount and hledger

@@ -96,8 +96,9 @@ def glance(tx: Connection) -> list[str]:
 # the same moment is another time. Through the driver, since a million rows are read.
 _ROWS = f"SELECT {', '.join((*SEALED, *SEALED_LATER))}, hash FROM transfer ORDER BY seq"  # noqa: S608
 
-# What may take more than is there: a bill above its hold, and what a provider or a person knows.
-_BEYOND_HOLDS = (Code.OVERRUN, Code.CORRECTION, Code.ADJUSTMENT)
+# What may take more than is there: a bill above its hold, what a provider or a person knows, and
+# revenue that went back.
+_BEYOND_HOLDS = (Code.OVERRUN, Code.CORRECTION, Code.ADJUSTMENT, Code.REVENUE)
 
 
 class _Replay:
@@ -222,7 +223,7 @@ def _compare_accounts(tx: Connection, replay: _Replay, report: Report) -> None:
     treasury = stored.get(TREASURY, Totals())
     if treasury.credits_pending < 0:
         report.note("the treasury has less than nothing held")
-    # A hold never passes the balance; what the bill or a person took beyond holds may.
+    # A hold never passes the balance; what the bill, a person or a refund took beyond holds may.
     if treasury.balance(AccountKind.ASSET).micro < -replay.above_holds:
         report.note("the treasury is overdrawn by more than overruns and corrections explain")
 

@@ -1,5 +1,6 @@
 """
-The verbs of the books: deposit, hold, settle, void, adjust, correct, and the readings.
+The verbs of the books: deposit, refund, earn, hold, settle, void, adjust, correct, and the
+readings.
 
 Each verb takes the open transaction, so that what money paid for can be stored in the same
 commit. Ids are made by the caller before the call; offering one again with the same content
@@ -128,6 +129,89 @@ def deposit(
         ref=ref,
         memo=memo,
     )
+
+
+def refund(
+    tx: Connection,
+    *,
+    amount: MicroCredits,
+    ref: str,
+    at: datetime,
+    source: str,
+    memo: str | None = None,
+) -> bool:
+    """
+    Book revenue that went back, once per (source, ref): a refund, a dispute, a fee.
+
+    The ref is one among those of the source's deposits. The money is gone, so nothing can refuse
+    it: what is available may fall below zero, and every further hold is refused until more comes
+    in.
+
+    Args:
+        amount: what went back, positive.
+    Returns:
+        False when this very refund was booked before.
+    Raises:
+        InvalidAmount: not positive, or beyond a billion credits.
+        RefReused: the ref stands for another amount, or for a deposit.
+    """
+    if not ZERO < amount <= MicroCredits(MICRO_MAX):
+        raise InvalidAmount(f"a refund must be positive and at most a billion, not {amount}")
+    return posting.post(
+        tx,
+        id=f"revenue:{source}:{ref}",
+        at=at,
+        debit=f"revenue:{source}",
+        credit=TREASURY,
+        amount=amount,
+        code=Code.REVENUE,
+        ref=ref,
+        memo=memo,
+    )
+
+
+def earn(
+    tx: Connection,
+    *,
+    id: str,
+    platform: str,
+    amount: MicroCredits,
+    cap: Cap,
+    at: datetime,
+    run: str | None = None,
+    ref: str | None = None,
+    memo: str | None = None,
+) -> MicroCredits:
+    """
+    Book what readers were worth, as far as a cap on all platforms leaves room, once per id.
+
+    Args:
+        cap: since a moment; see `credited_since`.
+    Returns:
+        What this id is credited with, now or by an earlier call; zero where there is no room, and
+        then nothing is booked.
+    Raises:
+        InvalidAmount: not positive, or beyond a billion credits.
+        RefReused: the id stands for another transfer, or for more than is offered now.
+        UnknownAccount: no platform can be called so.
+    """
+    if not ZERO < amount <= MicroCredits(MICRO_MAX):
+        raise InvalidAmount(f"income must be positive and at most a billion, not {amount}")
+    if cap.since is None:
+        raise ValueError("income is capped since a moment, not by run")
+    known = posting.find(tx, id)
+    if known is not None:
+        credited = min(amount, MicroCredits(known.amount_micro))
+    else:
+        room = cap.amount - credited_since(tx, cap.since)
+        credited = min(amount, max(room, ZERO))
+    row = posting.new_row(
+        id=id, at=at, action=Action.POST, debit=TREASURY, credit=f"engagement:{platform}",
+        amount=credited, code=Code.ENGAGEMENT, run=run, ref=ref, memo=memo,
+    )  # fmt: skip
+    if credited and not posting.exists(tx, row):
+        posting.append(tx, row)
+    return credited
 
 
 def hold(
@@ -422,6 +506,17 @@ SELECT (SELECT COALESCE(SUM(credits_micro - debits_micro), 0) FROM account_hour
 """
     )
 )
+_CREDITED_SINCE = number(
+    text(
+        """
+SELECT (SELECT COALESCE(SUM(credits_micro), 0) FROM account_hour
+        WHERE hour > :hour AND account >= 'engagement:' AND account < 'engagement;')
+     + (SELECT COALESCE(SUM(amount_micro), 0) FROM transfer
+        WHERE at > :since AND at < :next AND action = 'post'
+        AND credit >= 'engagement:' AND credit < 'engagement;')
+"""
+    )
+)
 
 
 def spent(tx: Connection, *, run: str | None = None, since: datetime | None = None) -> MicroCredits:
@@ -443,6 +538,15 @@ def earned(tx: Connection, *, since: datetime, family: str) -> MicroCredits:
     return _sum(
         _EARNED_SINCE.one(tx, **posting.window(since), first=f"{family}:", last=f"{family};")
     )
+
+
+def credited_since(tx: Connection, since: datetime) -> MicroCredits:
+    """
+    What engagement was credited with since a moment; entries dated in the future count as now.
+
+    Unlike in `earned`, what a correction took back makes no room: it may be from before.
+    """
+    return _sum(_CREDITED_SINCE.one(tx, **posting.window(since)))
 
 
 def earned_by_run(tx: Connection) -> dict[str, MicroCredits]:

@@ -61,6 +61,26 @@ def deposit(amount: str, ref: str, *, source: str | None = None) -> Verb:
     return lambda tx: store.deposit(tx, amount=cr(amount), ref=ref, at=NOON, source=source)
 
 
+def refund(amount: str, ref: str, *, source: str = "kofi") -> Verb:
+    return lambda tx: store.refund(tx, amount=cr(amount), ref=ref, at=NOON, source=source)
+
+
+def earn(
+    id: str,
+    amount: str,
+    *,
+    platform: str = "devto",
+    cap: str = "10",
+    at: datetime = NOON,
+    run: str | None = "r",
+    since: datetime | None = None,
+) -> Verb:
+    window = store.Cap("the cap", cr(cap), since=since or at - timedelta(hours=24))
+    return lambda tx: str(
+        store.earn(tx, id=id, platform=platform, amount=cr(amount), cap=window, at=at, run=run)
+    )
+
+
 def hold(
     id: str,
     amount: str,
@@ -88,6 +108,12 @@ def settle(
 ) -> Verb:
     return lambda tx: str(
         store.settle(tx, id, actual=cr(actual), at=at, code=code, memo=memo or None)
+    )
+
+
+def take_back(amount: str, entry: str) -> Verb:
+    return lambda tx: store.adjust(
+        tx, amount=-cr(amount), ref=entry, memo="m", at=NOON, corrects=entry
     )
 
 
@@ -204,6 +230,74 @@ PAGES: dict[str, list[Line]] = {
         (deposit("10", "a"), True, "10 0 10"),
         (deposit("11", "a"), RefReused, "10 0 10"),
         (deposit("9.999999", "a"), RefReused, "10 0 10"),
+    ],
+    "revenue that went back is taken off, once": [
+        (deposit("10", "a", source="kofi"), True, "10 0 10"),
+        (refund("4", "b"), True, "6 0 6"),
+        (refund("4", "b"), False, "6 0 6"),
+        (refund("5", "b"), RefReused, "6 0 6"),
+        (refund("4", "b", source="stripe"), True, "2 0 2"),
+    ],
+    "a source's ref stands for what came or for what went back, never for both": [
+        (deposit("10", "a", source="kofi"), True, "10 0 10"),
+        (refund("10", "a"), RefReused, "10 0 10"),
+        (refund("3", "b"), True, "7 0 7"),
+        (deposit("3", "b", source="kofi"), RefReused, "7 0 7"),
+        (deposit("3", "b"), True, "10 0 10"),
+    ],
+    "a refund is booked though the money is held or gone, and then nothing more is held": [
+        (deposit("10", "a", source="kofi"), True, "10 0 10"),
+        (hold("h", "8"), True, "10 8 2"),
+        (refund("10", "b"), True, "0 8 -8"),
+        (hold("i", "0.000001"), InsufficientFunds, "0 8 -8"),
+        (settle("h", "8"), NOTHING, "-8 0 -8"),
+        (deposit("9", "c", source="kofi"), True, "1 0 1"),
+        (hold("i", "1"), True, "1 1 0"),
+    ],
+    "a refund is an amount of a source that can be": [
+        (refund("0", "a"), InvalidAmount, "0 0 0"),
+        (refund("-1", "a"), InvalidAmount, "0 0 0"),
+        (refund("1", "a", source="a:b"), UnknownAccount, "0 0 0"),
+        (refund("1", "a", source=""), UnknownAccount, "0 0 0"),
+    ],
+    "readers are income, once for each id": [
+        (earn("e", "4"), "4.000000", "4 0 4"),
+        (earn("e", "4"), "4.000000", "4 0 4"),
+        (earn("e", "4", at=after(9)), "4.000000", "4 0 4"),
+        (earn("e", "3"), RefReused, "4 0 4"),
+        (earn("e", "4", run="s"), RefReused, "4 0 4"),
+        (earn("e", "4", platform="bluesky"), RefReused, "4 0 4"),
+        (earn("f", "4", platform="bluesky"), "4.000000", "8 0 8"),
+    ],
+    "income stops at the cap over all platforms, to the last millionth": [
+        (earn("e", "4"), "4.000000", "4 0 4"),
+        (earn("f", "9", platform="bluesky"), "6.000000", "10 0 10"),
+        (earn("f", "9", platform="bluesky"), "6.000000", "10 0 10"),
+        (earn("g", "0.000001"), NOTHING, "10 0 10"),
+        (earn("g", "0.000001", cap="10.000001"), "0.000001", "10.000001 0 10.000001"),
+        (earn("h", "1", cap="0"), NOTHING, "10.000001 0 10.000001"),
+    ],
+    "what was offered in vain may be offered again": [
+        (earn("e", "10"), "10.000000", "10 0 10"),
+        (earn("f", "3"), NOTHING, "10 0 10"),
+        (earn("f", "3", at=after(24 * 60 - 1)), NOTHING, "10 0 10"),
+        (earn("f", "3", at=after(24 * 60)), "3.000000", "13 0 13"),
+    ],
+    "income dated in the future counts as now, and a correction makes no room": [
+        (earn("e", "10", at=after(600)), "10.000000", "10 0 10"),
+        (earn("f", "1"), NOTHING, "10 0 10"),
+        (take_back("10", "e"), True, "0 0 0"),
+        (earn("f", "1"), NOTHING, "0 0 0"),
+    ],
+    "deposits and revenue are no income of readers": [
+        (deposit("10", "a", source="kofi"), True, "10 0 10"),
+        (earn("e", "10"), "10.000000", "20 0 20"),
+    ],
+    "income is an amount of a platform that can be": [
+        (earn("e", "0"), InvalidAmount, "0 0 0"),
+        (earn("e", "-1"), InvalidAmount, "0 0 0"),
+        (earn("e", "1", platform="a:b"), UnknownAccount, "0 0 0"),
+        (earn("e", "1", platform=""), UnknownAccount, "0 0 0"),
     ],
     "the same ref from another source is another deposit": [
         (deposit("10", "a"), True, "10 0 10"),
@@ -581,6 +675,38 @@ def test_spent_and_earned_tell_a_run_and_a_window_apart(book: Database) -> None:
         assert store.earned(tx, since=after(-1), family="revenue") == cr("2")
         assert store.earned(tx, since=after(0), family="revenue") == ZERO
         assert store.earned(tx, since=after(-1), family="engagement") == ZERO
+
+
+def test_what_went_back_lowers_the_revenue_of_its_time_and_the_books_balance(
+    book: Database,
+) -> None:
+    with book.write() as tx:
+        filled(tx)
+        store.refund(tx, amount=cr("5"), ref="tip back", at=after(3), source="kofi", memo="no")
+        entry = store.entry(tx, "revenue:kofi:tip back")
+        assert store.account_balance(tx, "revenue:kofi") == cr("-3")
+        assert store.earned(tx, since=after(-1), family="revenue") == cr("-3")
+        assert store.earned(tx, since=after(1), family="revenue") == cr("-5")
+        assert store.earned(tx, since=after(3), family="revenue") == ZERO
+        assert store.earned_by_run(tx) == {}
+    assert entry is not None
+    assert (entry.state, entry.code, entry.debit, entry.credit, str(entry.amount), entry.memo) == (
+        "posted", "revenue", "revenue:kofi", "treasury", "5.000000", "no",
+    )  # fmt: skip
+    assert checked(book).ok
+
+
+def test_a_refund_booked_by_mistake_can_be_corrected_in_full_and_no_further(
+    book: Database,
+) -> None:
+    with book.write() as tx:
+        store.refund(tx, amount=cr("5"), ref="x", at=NOON, source="kofi")
+        wrong = "revenue:kofi:x"
+        assert store.adjust(tx, amount=cr("5"), ref="all", memo="m", at=NOON, corrects=wrong)
+        assert store.account_balance(tx, "revenue:kofi") == ZERO
+        with pytest.raises(InvalidAmount):
+            store.adjust(tx, amount=MicroCredits(1), ref="one", memo="m", at=NOON, corrects=wrong)
+    assert checked(book).ok
 
 
 @pytest.mark.parametrize(

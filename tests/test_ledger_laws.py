@@ -1,6 +1,6 @@
 """
-What holds after any sequence of deposits, holds, settlements, voids, expiries, corrections,
-adjustments, repeats, restarts and callers all at once.
+What holds after any sequence of deposits, refunds, income, holds, settlements, voids, expiries,
+corrections, adjustments, repeats, restarts and callers all at once.
 
 Beside the real books on a real file runs a model a child could keep: a list of what came in, and
 a dictionary of holds. Hypothesis looks for the sequence after which the two differ.
@@ -114,7 +114,11 @@ class Books(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-laws-"))
         self.book: Database = open_book(self.folder / "books.db")
+        # Negative where it went back.
         self.income: dict[tuple[str, str | None], int] = {}
+        self.income_at: dict[tuple[str, str | None], datetime] = {}
+        # Of readers: how much, and when.
+        self.earned: dict[str, tuple[int, datetime]] = {}
         self.holds: dict[str, Held] = {}
         self.changes: dict[str, Change] = {}
         self.named = 0
@@ -130,7 +134,8 @@ class Books(RuleBasedStateMachine):
     @property
     def posted(self) -> int:
         paid = sum(hold.paid or 0 for hold in self.holds.values())
-        return sum(self.income.values()) - paid + sum(c.amount for c in self.changes.values())
+        came = sum(self.income.values()) + sum(micro for micro, _ in self.earned.values())
+        return came - paid + sum(c.amount for c in self.changes.values())
 
     def spent(self, *, run: str | None = None, since: datetime | None = None) -> int:
         """What a cap counts: of corrections, a window sees only those that took."""
@@ -153,17 +158,69 @@ class Books(RuleBasedStateMachine):
     )
     def deposit(
         self, ref: str, source: str | None, amount: int, at: datetime
-    ) -> tuple[str, str | None, int]:
+    ) -> tuple[str, str | None, int] | MultipleResults[tuple[str, str | None, int]]:
         known = self.income.get((ref, source))
         if known is None or known == amount:
             with self.book.write() as tx:
                 new = store.deposit(tx, amount=MicroCredits(amount), ref=ref, at=at, source=source)
             assert new is (known is None)
             self.income[ref, source] = amount
+            self.income_at.setdefault((ref, source), at)
         else:
             with pytest.raises(RefReused), self.book.write() as tx:
                 store.deposit(tx, amount=MicroCredits(amount), ref=ref, at=at, source=source)
+        if self.income[ref, source] < 0:
+            return multiple()
         return ref, source, self.income[ref, source]
+
+    @rule(ref=st.sampled_from("abc"), amount=positive, at=times)
+    def refund(self, ref: str, amount: int, at: datetime) -> None:
+        known = self.income.get((ref, "kofi"))
+
+        def offer() -> bool:
+            with self.book.write() as tx:
+                return store.refund(tx, amount=MicroCredits(amount), ref=ref, at=at, source="kofi")
+
+        if known is not None and known != -amount:
+            with pytest.raises(RefReused):
+                offer()
+            return
+        assert offer() is (known is None)
+        assert offer() is False
+        self.income[ref, "kofi"] = -amount
+        self.income_at.setdefault((ref, "kofi"), at)
+
+    @rule(
+        ref=st.sampled_from("uvwxyz"),
+        platform=st.sampled_from(("devto", "bluesky")),
+        amount=positive,
+        cap=st.integers(0, 40),
+        since=times,
+        at=times,
+    )
+    def earn(
+        self, ref: str, platform: str, amount: int, cap: int, since: datetime, at: datetime
+    ) -> None:
+        name = f"engagement:{platform}:{ref}"
+        known = self.earned.get(name)
+
+        def offer() -> int:
+            window = store.Cap("window", MicroCredits(cap), since=since)
+            with self.book.write() as tx:
+                return store.earn(
+                    tx, id=name, platform=platform, amount=MicroCredits(amount), cap=window, at=at
+                ).micro
+
+        if known is not None and known[0] > amount:
+            with pytest.raises(RefReused):
+                offer()
+            return
+        room = cap - sum(micro for micro, then in self.earned.values() if then > since)
+        expected = known[0] if known is not None else min(amount, max(room, 0))
+        assert offer() == expected
+        if expected:
+            assert offer() == expected
+            self.earned.setdefault(name, (expected, at))
 
     @rule(offer=deposited, at=times)
     def deposit_again(self, offer: tuple[str, str | None, int], at: datetime) -> None:
@@ -382,6 +439,8 @@ class Books(RuleBasedStateMachine):
             self._the_entries_sum_to_the_balances(tx)
             self._every_hold_ended_at_most_once(tx)
             self._caps_count_what_the_model_counts(tx)
+            self._revenue_is_what_came_less_what_went_back(tx)
+            self._engagement_is_what_readers_brought(tx)
 
     def _the_treasury_is_what_the_model_says(self, tx: Connection) -> None:
         balance = store.balance(tx)
@@ -390,6 +449,7 @@ class Books(RuleBasedStateMachine):
         assert balance.available.micro == self.posted - self.pending
         overruns = sum(max(0, (h.paid or 0) - h.amount) for h in self.holds.values())
         taken = sum(-min(c.amount, 0) for c in self.changes.values())
+        taken += sum(-min(amount, 0) for amount in self.income.values())
         assert balance.available.micro >= -overruns - taken
         assert {hold.id for hold in store.open_holds(tx)} == {
             name for name, hold in self.holds.items() if hold.open
@@ -423,6 +483,21 @@ class Books(RuleBasedStateMachine):
             assert store.spent(tx, run=run).micro == self.spent(run=run)
         for since in (after(-25), after(25)):
             assert store.spent(tx, since=since).micro == self.spent(since=since)
+
+    def _revenue_is_what_came_less_what_went_back(self, tx: Connection) -> None:
+        for since in (after(-1000), after(-25), after(25)):
+            earned = sum(
+                amount
+                for (ref, source), amount in self.income.items()
+                if source is not None and self.income_at[ref, source] > since
+            )
+            assert store.earned(tx, since=since, family="revenue").micro == earned
+
+    def _engagement_is_what_readers_brought(self, tx: Connection) -> None:
+        for since in (after(-1000), after(-25), after(25)):
+            earned = sum(micro for micro, at in self.earned.values() if at > since)
+            assert store.earned(tx, since=since, family="engagement").micro == earned
+            assert store.credited_since(tx, since).micro == earned
 
     def teardown(self) -> None:
         self.book.close()

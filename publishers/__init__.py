@@ -2,19 +2,24 @@
 Destinations.
 
     port     what a destination is: Post in, Intent, Receipt out
-    errors   Transient, Rejected, OutcomeUnknown
+    errors   Transient, Barred, Rejected, OutcomeUnknown
     clock    what a destination is told of time
     outbox   Markdown, HTML and an Atom feed in a folder
-    devto    Dev.to, draft first; not yet to be chosen in the settings
-    bluesky  Bluesky, through parts of its SDK; likewise
+    devto    Dev.to, draft first
+    bluesky  Bluesky, through parts of its SDK
+    plugin   what a destination of another distribution is given
+    testing  the laws of a destination as tests, for theirs as for ours
 
-Imports nothing else of ours. A new destination is one file and one line in `daemon.app`.
+Imports nothing else of ours. A new destination is one file and one line in `daemon.app`, or an
+entry point of another distribution (docs/publishers.md).
 """
 
 from publishers.port import (
     Announcing,
+    Discarding,
     Engagement,
     Engaging,
+    Hosting,
     Intent,
     Note,
     Post,
@@ -25,8 +30,10 @@ from publishers.port import (
 
 __all__ = [
     "Announcing",
+    "Discarding",
     "Engagement",
     "Engaging",
+    "Hosting",
     "Intent",
     "Note",
     "Post",

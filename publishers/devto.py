@@ -35,7 +35,7 @@ from typing import Any
 import httpx
 
 from publishers.clock import Clock
-from publishers.errors import OutcomeUnknown, PublisherError, Rejected, Transient
+from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import Engagement, Intent, Note, Post, Receipt
 
 API_V1 = "application/vnd.forem.api-v1+json"
@@ -80,6 +80,9 @@ _LIQUID = re.compile(r"\{\\?[%{]")
 _CODE = re.compile(r"~~~.*?~~~|```.*?```|``.+?``|`.+?`", re.DOTALL)
 _LIQUID_ERROR = re.compile(r"Liquid (?:syntax )?error[^<\n]*", re.IGNORECASE)
 _TAG = re.compile(rf"[a-zA-Z0-9]{{1,{TAG_MAX}}}")
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|“[^”]*”")
+_SUSPENDED = re.compile(r"\b(?:account|user|you)\b.*\b(?:suspended|banned)\b", re.IGNORECASE)
+_KEY = re.compile(r"[!-~]+")
 _WAIT_WORDS = re.compile(r"in (\d{1,9}) seconds?")
 _TEMPORARY_SLUG = "-temp-slug-"
 
@@ -161,7 +164,8 @@ class DevTo:
     at a time.
 
     Args:
-        key: an API key, printable ASCII; it has no scope and no expiry.
+        key: an API key, as `usable_key` has it, else every request is Barred; it has no scope and
+            no expiry.
         url: the site's root; `/api` is added.
         clock: for pacing, and for the waits between looks: 120 s at most, twice.
         timeout_s: for one whole answer, from the first connection to the last byte.
@@ -199,7 +203,7 @@ class DevTo:
             headers={
                 "accept": API_V1,
                 "accept-encoding": "identity",
-                "api-key": key,
+                "api-key": key if usable_key(key) else "",
                 "content-type": "application/json",
                 "user-agent": USER_AGENT,
             },
@@ -244,8 +248,7 @@ class DevTo:
         Make the draft, note it, look at how it was rendered, publish it.
 
         Raises:
-            Transient: nothing is lost: asked again, it goes on where it was. Also where a person
-                must act first, as with a refused key; the message says what to do.
+            Transient, Barred: nothing is lost: asked again, it goes on where it was.
             Rejected: the site will not take it, or it renders wrongly; a draft stays a draft.
             OutcomeUnknown: it may be public, or a draft may exist that cannot be seen. Asked
                 again, it looks first, so that it can be repeated then, too.
@@ -280,20 +283,26 @@ class DevTo:
 
     async def withdraw(self, receipt: Receipt, reason: str) -> None:
         """Make an article a draft again, which its author still sees; the reason stays with us."""
-        if not receipt.remote_id.isdecimal():
+        number = _number(receipt)
+        if number is None:
             raise Rejected(f"{receipt.remote_id} is no article of Dev.to")
         try:
-            await self._switch(int(receipt.remote_id), published=False, key=receipt.remote_id)
+            await self._switch(number, published=False, key=receipt.remote_id)
         except _Missing:
             return
 
     async def engagement(self, receipts: Sequence[Receipt]) -> Sequence[Engagement]:
         """
-        View, reaction and comment counts, of those that could be read.
+        View, reaction and comment counts, of those that could be read and are Dev.to's.
 
         An article is gone where a listing shows it as a draft, or where a whole listing does not
         have it and the site does not show it either; what a broken listing lacks is left out.
         """
+        numbers = {
+            number: receipt for receipt in receipts if (number := _number(receipt)) is not None
+        }
+        if not numbers:
+            return []
         own: dict[int, _Own] = {}
         whole = True
         try:
@@ -304,8 +313,8 @@ class DevTo:
                 raise
             whole = False
         found = []
-        for receipt in receipts:
-            seen = own.get(int(receipt.remote_id)) if receipt.remote_id.isdecimal() else None
+        for number, receipt in numbers.items():
+            seen = own.get(number)
             if seen is not None:
                 counts = seen.counts if seen.published else {}
                 found.append(Engagement(receipt.remote_id, counts, gone=not seen.published))
@@ -402,7 +411,7 @@ class DevTo:
         if doubt is not None:
             raise OutcomeUnknown(f"Dev.to did not say whether it did it: {doubt}", key) from doubt
         still = "a draft" if published else "public"
-        raise Transient(
+        raise Barred(
             f"Dev.to took the update and left the article {article} {still}; does its text begin"
             f" with front matter? Look at it at {self._root}/dashboard"
         )
@@ -442,7 +451,7 @@ class DevTo:
         """What the site shows readers of an article that a whole listing did not have."""
         try:
             answer = await self._read(f"/articles/{int(receipt.remote_id)}")
-        except (_Missing, ValueError):
+        except _Missing:
             return Engagement(receipt.remote_id, gone=True)
         except (PublisherError, _Lost):
             return None
@@ -463,7 +472,7 @@ class DevTo:
         Send a change.
 
         Raises:
-            Transient, Rejected: it did not take effect.
+            Transient, Barred, Rejected: it did not take effect.
             _Lost: it may have.
         """
         async with self._turns.write():
@@ -479,7 +488,8 @@ class DevTo:
         Read something that is JSON.
 
         Raises:
-            Transient, Rejected
+            Transient, Barred: it cannot be read, whatever that says of the article in question.
+            _Missing
             _TooLarge
         """
         try:
@@ -492,12 +502,21 @@ class DevTo:
         if answer.status >= 500:
             raise Transient(self._problem(answer), self._rest_s(answer, None))
         if answer.status != httpx.codes.OK:
-            raise self._refusal(answer, path)
+            refusal = self._refusal(answer, path)
+            if isinstance(refusal, Rejected) and not isinstance(refusal, _Missing):
+                # A look that is refused says nothing against the post that it is about.
+                raise Transient(f"Dev.to could not be read: {refusal}")
+            raise refusal
         if answer.document is None:
             raise Transient(f"Dev.to answers with something that is not JSON: {answer.text}")
         return answer
 
     async def _send(self, method: str, path: str, payload: bytes | None = None) -> _Answer:
+        if not usable_key(self._key):
+            raise Barred(
+                "not sent to Dev.to: DEVTO_API_KEY is empty, or has spaces or characters that no"
+                f" key has; copy it anew from {self._settings}"
+            )
         url = f"{self._root}/api{path}"
         try:
             async with (
@@ -532,30 +551,38 @@ class DevTo:
                 return Transient(problem, self._rest_s(answer, REST_S))
             case 404 if answer.fields.get("error") and _ONE_ARTICLE.fullmatch(path):
                 return _Missing(f"{problem}; the author has no such article, it may be deleted")
-            case 400 | 413 | 422:
+            case 400 | 413 | 422 if not _is_suspended(answer.text):
                 said = answer.text.lower()
                 remedy = next((help_ for piece, help_ in _REMEDIES if piece in said), "")
                 told = f"{problem}; {remedy}" if remedy else problem
                 return _TitleUsed(told) if "five minutes" in said else Rejected(told)
             case _:
                 # It is us that the site refuses, not the post: a person acts, and it is sent then.
-                return Transient(f"{problem}; {self._remedy(answer)}")
+                return Barred(f"{problem}; {self._remedy(answer)}")
 
     def _remedy(self, answer: _Answer) -> str:
         if answer.redirects:
             return "it answers with a redirect: put the site's final URL in DEVTO_URL"
-        if "suspended" in answer.text.lower():
-            return "the account is suspended: write to the people who run the site"
+        if _is_suspended(answer.text):
+            return "the account of DEVTO_API_KEY is suspended: write to the people who run the site"
         if answer.status == httpx.codes.UNAUTHORIZED:
             return (
-                f"the key is refused: make a new one at {self._root}/settings/extensions for"
-                " DEVTO_API_KEY, and look whether the account is suspended"
+                f"the key is refused: make a new one at {self._settings} for DEVTO_API_KEY, and"
+                " look whether the account is suspended"
             )
         if answer.status == httpx.codes.FORBIDDEN:
-            return "it keeps this program or this address out: ask the people who run the site"
+            return (
+                "it keeps this program, this address or the account of DEVTO_API_KEY out: ask the"
+                f" people who run {self._root}"
+            )
         if answer.status == httpx.codes.NOT_FOUND:
             return "there is no API of Forem there: look at DEVTO_URL"
         return "look at DEVTO_URL"
+
+    @property
+    def _settings(self) -> str:
+        """Where the author makes keys."""
+        return f"{self._root}/settings/extensions"
 
     def _problem(self, answer: _Answer) -> str:
         return f"Dev.to answers HTTP {answer.status}" + (f": {answer.text}" if answer.text else "")
@@ -630,6 +657,11 @@ class _Turns:
 
 
 # Pure
+
+
+def usable_key(key: str) -> bool:
+    """Whether a key can be sent as a header: printable ASCII without spaces, and not empty."""
+    return _KEY.fullmatch(key) is not None
 
 
 def unwrap(markdown: str) -> str:
@@ -796,6 +828,13 @@ def _is_public(shown: Mapping[str, Any]) -> bool | None:
     return None
 
 
+def _number(receipt: Receipt) -> int | None:
+    """The id of an article; None for a receipt that is none of Dev.to's."""
+    remote_id = receipt.remote_id
+    ours = remote_id.isascii() and remote_id.isdecimal() and len(remote_id) < 20
+    return int(remote_id) if ours else None
+
+
 def _address(value: object) -> str | None:
     usable = isinstance(value, str) and value.startswith(("http://", "https://"))
     return str(value) if usable else None
@@ -803,6 +842,11 @@ def _address(value: object) -> str | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _is_suspended(said: str) -> bool:
+    """Whether an answer is about the account, and not about a word of the post that it quotes."""
+    return _SUSPENDED.search(_QUOTED.sub("", said)) is not None
 
 
 def _json(body: bytes | bytearray) -> Any:

@@ -8,12 +8,17 @@ the feed are made from those, so that publishing again, or after a crash, mends 
 The receipt is the intent, byte for byte, unless that carries a picture: then the picture is a file
 of its own, and the receipt has its size and the intent's hash instead, so that an index of a
 thousand articles need not read a thousand pictures.
+
+A run has one article here, under one name, whatever the journal remembers of it. What was withdrawn
+leaves a hidden `.NAME.withdrawn`, which keeps its name from being given to another article, says
+why, and is found again when a withdrawal was interrupted.
 """
 
 from __future__ import annotations
 
 import base64
 import errno
+import fcntl
 import hashlib
 import html
 import json
@@ -21,6 +26,8 @@ import os
 import re
 import unicodedata
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +40,11 @@ SLUG_MAX = 60
 # An underscore inside a word, as in x86_64, is none; a # closes a heading at its end only.
 _MARKS = re.compile(r"[\\`*\[\]<>]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|#(?=#*\s*$)")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# As `intend` makes names: a day, and what is left of a title.
+_REMOTE_ID = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:-[a-z0-9]+)+\.md")
 ATOM = "http://www.w3.org/2005/Atom"
+# A feed says when it was changed; one that never had an article has no better date.
+_NEVER = "1970-01-01T00:00:00+00:00"
 
 _STYLE = (Path(__file__).parent / "outbox.css").read_text(encoding="utf-8")
 
@@ -59,8 +70,8 @@ class Outbox:
         return bool(self._site_url)
 
     def intend(self, post: Post) -> Intent:
-        """Render the article and choose its file name."""
-        slug = self._free_slug(f"{post.at:%Y-%m-%d}-{slugify(post.title)}", post.run)
+        """Render the article and choose its file name, which is the run's own for good."""
+        slug, markdown = self._slug_of(post), _utf8(post.markdown)
         article: dict[str, Any] = {
             "run": post.run,
             "slug": slug,
@@ -69,8 +80,8 @@ class Outbox:
             "tags": list(post.tags),
             "language": post.language,
             "published_at": post.at.isoformat(),
-            "markdown": post.markdown,
-            "html": render(post.markdown),
+            "markdown": markdown,
+            "html": render(markdown),
         }
         # Only what there is, so that the same post has the bytes that earlier versions gave it.
         if post.canonical_url is not None:
@@ -80,61 +91,233 @@ class Outbox:
         if post.card is not None:
             article["card"] = base64.b64encode(post.card).decode()
         payload = json.dumps(article, ensure_ascii=False, sort_keys=True, indent=1)
-        return Intent(key=slug, payload=payload.encode())
+        return Intent(key=slug, payload=_utf8(payload).encode())
 
     def address(self, post: Post) -> str | None:
         """Where a post will be for the public, before it is there; None where nobody serves it."""
-        return self._url(f"{self.intend(post).key}.html") if self.public else None
+        return self._url(f"{self._slug_of(post)}.html") if self.public else None
+
+    def picture(self, post: Post) -> str | None:
+        """Where its card will be; None where nobody serves it, or there is none."""
+        served = self.public and post.card is not None
+        return self._url(f"{self._slug_of(post)}.png") if served else None
 
     async def publish(self, intent: Intent, note: Note) -> Receipt:
-        """Write the article's files, then the index and the feed."""
-        article, kept, card = _unpacked(intent)
+        """
+        Write the article's files, then the index and the feed.
+
+        Raises:
+            Transient: the folder cannot be written.
+            Rejected: the run's article was withdrawn.
+        """
+        intended: dict[str, Any] = json.loads(intent.payload)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for abandoned in self._folder.glob(".*.part"):
-                # A killed process left it halfway; nobody else writes here.
-                abandoned.unlink(missing_ok=True)
-            there = _article(self._folder / f"{intent.key}.json")
-            if there and there["run"] != article["run"]:
-                raise Rejected(f"{intent.key} is the article of run {there['run']}")
-            title = _literal(article["title"])
-            self._write(
-                f"{intent.key}.md", f"# {title}\n\n{article['markdown'].strip()}\n".encode()
-            )
-            if card is not None:
-                self._write(f"{intent.key}.png", card)
-            self._write(f"{intent.key}.html", self._page(article).encode())
-            self._write(f"{intent.key}.json", kept)
-            articles = self._articles()
-            self._write("index.html", self._index(articles).encode())
-            self._write("feed.xml", self._feed(articles[:FEED_ENTRIES_MAX]))
+            with self._alone():
+                self._refuse_withdrawn(intended["run"])
+                slug = self._slug(intent.key, intended["run"])
+                article, kept, card = _unpacked(intent, intended, slug)
+                self._write(f"{slug}.md", _markdown(article))
+                if card is not None:
+                    self._write(f"{slug}.png", card)
+                self._write(f"{slug}.html", self._page(article).encode())
+                self._write(f"{slug}.json", kept)
+                for name, content in self._lists().items():
+                    self._write(name, content)
         except OSError as error:
             raise Transient(_explain(error, self._folder)) from error
-        return self._receipt(intent)
+        return self._receipt(slug)
 
     async def find(self, intent: Intent) -> Receipt | None:
-        """The receipt, when the article's last file is there."""
-        path = self._folder / f"{intent.key}.json"
-        try:
-            written = path.read_bytes() == _unpacked(intent)[1]
-        except (OSError, ValueError):
-            return None
-        return self._receipt(intent) if written else None
+        """
+        The receipt, when the run's article is there, in whichever version, whole and listed.
 
-    def _receipt(self, intent: Intent) -> Receipt:
-        return Receipt(url=self._url(f"{intent.key}.html"), remote_id=f"{intent.key}.md")
+        Where a part is missing, or is another version's, publishing again is what mends it.
+
+        Raises:
+            Transient: the folder cannot be read.
+        """
+        try:
+            run = json.loads(intent.payload)["run"]
+            article = next((a for a in self._articles() if a["run"] == run), None)
+            there = article is not None and self._is_whole(article)
+        except OSError as error:
+            raise Transient(_explain(error, self._folder, "read")) from error
+        except (ValueError, KeyError, TypeError):
+            # Not what we write, the intent or the receipt.
+            return None
+        return self._receipt(article["slug"]) if article is not None and there else None
+
+    async def withdraw(self, receipt: Receipt, reason: str) -> None:
+        """
+        Remove an article's files, and first what leads to them.
+
+        Its receipt goes before everything else, so that an index made meanwhile, after a crash, has
+        it no more.
+
+        Raises:
+            Transient: the folder cannot be written; some of it may be there still.
+            Rejected: it is no article of this folder.
+        """
+        if not _REMOTE_ID.fullmatch(receipt.remote_id):
+            raise Rejected(f"{receipt.remote_id!r} is no article of the outbox")
+        slug = receipt.remote_id.removesuffix(".md")
+        try:
+            if not self._is_there():
+                return
+            with self._alone():
+                path = self._folder / f"{slug}.json"
+                article = _article(path)
+                if article is not None:
+                    self._bury(article, reason)
+                elif path.exists():
+                    raise Rejected(f"{path} is none of Penstock's: look at it, and remove it")
+                self._remove(f"{slug}.json")
+                for name, content in self._lists().items():
+                    if not self._holds(name, content):
+                        self._write(name, content)
+                for ending in ("html", "md", "png"):
+                    self._remove(f"{slug}.{ending}")
+        except OSError as error:
+            raise Transient(_explain(error, self._folder)) from error
+
+    async def discard(self, intent: Intent) -> None:
+        """Remove the files of an article that was being written when the process died."""
+        try:
+            there = self._slug(intent.key, json.loads(intent.payload)["run"])
+        except OSError as error:
+            raise Transient(_explain(error, self._folder)) from error
+        await self.withdraw(self._receipt(there), "it was never whole")
+
+    def _receipt(self, slug: str) -> Receipt:
+        return Receipt(url=self._url(f"{slug}.html"), remote_id=f"{slug}.md")
 
     def _url(self, name: str) -> str:
         base = self._site_url or self._folder.absolute().as_uri()
         return f"{base}/{name}"
 
-    def _free_slug(self, wanted: str, run: str) -> str:
-        """Two articles of one day may share a title; a run keeps its own name."""
+    # Names
+
+    def _slug_of(self, post: Post) -> str:
+        wanted = f"{post.at:%Y-%m-%d}-{slugify(post.title)}"
+        try:
+            return self._slug(wanted, post.run)
+        except OSError:
+            # Publishing looks again, where the folder has to be there.
+            return wanted
+
+    def _slug(self, wanted: str, run: str) -> str:
+        """
+        The name of a run's article: the one it has, or one that is free.
+
+        Two articles of one day may share a title; a run keeps its own name, also when its intent is
+        made again on another day.
+        """
+        articles = self._articles()
+        if (own := next((a["slug"] for a in articles if a["run"] == run), None)) is not None:
+            return str(own)
+        taken = {a["slug"] for a in (*articles, *self._withdrawn())}
         slug, number = wanted, 1
-        while (there := _article(self._folder / f"{slug}.json")) and there["run"] != run:
+        while slug in taken:
             number += 1
             slug = f"{wanted}-{number}"
         return slug
+
+    # What is in the folder
+
+    def _is_there(self) -> bool:
+        try:
+            self._folder.stat()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _names(self, ending: str) -> list[str]:
+        # Not glob, which takes a folder that may not be read for an empty one.
+        try:
+            return [path.name for path in self._folder.iterdir() if path.name.endswith(ending)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _articles(self) -> list[dict[str, Any]]:
+        """Everything published, newest first; not what is being withdrawn."""
+        buried = {a["slug"] for a in self._withdrawn()}
+        found = (_article(self._folder / name) for name in self._names(".json"))
+        articles = [a for a in found if a is not None and a["slug"] not in buried]
+        return sorted(articles, key=lambda a: (a["published_at"], a["slug"]), reverse=True)
+
+    def _withdrawn(self) -> list[dict[str, Any]]:
+        found = (_article(self._folder / name) for name in self._names(".withdrawn"))
+        return [a for a in found if a is not None]
+
+    def _is_whole(self, article: dict[str, Any]) -> bool:
+        """Whether all that publishing an article writes is there as it would be written."""
+        slug, card = article["slug"], article.get("card")
+        wanted = {
+            f"{slug}.md": _markdown(article),
+            f"{slug}.html": self._page(article).encode(),
+            **self._lists(),
+        }
+        if card is not None and self._size(f"{slug}.png") != card["bytes"]:
+            return False
+        return all(self._holds(name, content) for name, content in wanted.items())
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        try:
+            return (self._folder / name).read_bytes() == content
+        except FileNotFoundError:
+            return False
+
+    def _size(self, name: str) -> int | None:
+        try:
+            return (self._folder / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    # Changing it
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While nobody else of ours changes the folder, as a command beside the daemon may."""
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            # Where the file system has no locks there is one process here, or the next mends it.
+            with suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            for name in self._names(".part"):
+                if name.startswith("."):
+                    # A killed process left it halfway.
+                    (self._folder / name).unlink(missing_ok=True)
+            yield
+        finally:
+            os.close(folder)
+
+    def _refuse_withdrawn(self, run: str) -> None:
+        for buried in self._withdrawn():
+            if buried["run"] == run:
+                raise Rejected(
+                    f"run {run} was withdrawn from the outbox ({buried.get('reason')}); it is"
+                    f" published again only without {self._folder}/.{buried['slug']}.withdrawn"
+                )
+
+    def _bury(self, article: dict[str, Any], reason: str) -> None:
+        """Leave word of an article that is being withdrawn, before anything of it goes."""
+        kept = {name: article[name] for name in ("run", "slug", "title", "published_at")}
+        text = json.dumps({**kept, "reason": reason}, sort_keys=True, indent=1)
+        if _article(self._folder / (name := f".{article['slug']}.withdrawn")) is None:
+            self._write(name, text.encode())
+
+    def _remove(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Names are durable, and gone for good, only when their folder was flushed."""
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file in one step that survives a power cut."""
@@ -151,17 +334,18 @@ class Outbox:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        # The name itself is durable only when its folder was flushed.
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        self._flush()
 
-    def _articles(self) -> list[dict[str, Any]]:
-        """Everything published, newest first."""
-        articles = [a for path in self._folder.glob("*.json") if (a := _article(path))]
-        return sorted(articles, key=lambda a: (a["published_at"], a["slug"]), reverse=True)
+    # What is written
+
+    def _lists(self) -> dict[str, bytes]:
+        """The index and the feed as they have to be now."""
+        articles = self._articles()
+        changed = max((a["published_at"] for a in (*articles, *self._withdrawn())), default=_NEVER)
+        return {
+            "index.html": self._index(articles).encode(),
+            "feed.xml": self._feed(articles[:FEED_ENTRIES_MAX], changed),
+        }
 
     def _page(self, article: dict[str, Any]) -> str:
         at = datetime.fromisoformat(article["published_at"])
@@ -210,15 +394,17 @@ class Outbox:
         return "\n".join(lines) + "\n"
 
     def _index(self, articles: list[dict[str, Any]]) -> str:
+        if not articles:
+            body = f"<h1>{html.escape(self._title)}</h1>\n<p>There are no articles here now.</p>"
+            return self._document(self._title, "", "en", body)
         items = "\n".join(
             f'<li><a href="{a["slug"]}.html">{html.escape(a["title"])}</a>'
             f'<br><span class="meta">{a["published_at"][:10]} · {html.escape(a["description"])}'
             "</span></li>"
             for a in articles
         )
-        language = articles[0]["language"] if articles else "en"
         body = f"<h1>{html.escape(self._title)}</h1>\n<ul>\n{items}\n</ul>"
-        return self._document(self._title, "", language, body)
+        return self._document(self._title, "", articles[0]["language"], body)
 
     def _document(
         self, title: str, description: str, language: str, body: str, head: str = ""
@@ -237,8 +423,8 @@ class Outbox:
             f"<style>\n{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
         )
 
-    def _feed(self, articles: list[dict[str, Any]]) -> bytes:
-        """An Atom feed, RFC 4287."""
+    def _feed(self, articles: list[dict[str, Any]], changed: str) -> bytes:
+        """An Atom feed, RFC 4287; without an article it is none the less one."""
         feed = ElementTree.Element("feed", xmlns=ATOM)
 
         def add(parent: ElementTree.Element, tag: str, text: str = "", **attributes: str) -> None:
@@ -247,7 +433,7 @@ class Outbox:
 
         add(feed, "id", self._url("feed.xml"))
         add(feed, "title", self._title)
-        add(feed, "updated", max(a["published_at"] for a in articles))
+        add(feed, "updated", changed)
         add(feed, "link", rel="self", href=self._url("feed.xml"))
         add(feed, "link", rel="alternate", href=self._url("index.html"))
         author = ElementTree.SubElement(feed, "author")
@@ -272,17 +458,25 @@ class Outbox:
         return bytes(ElementTree.tostring(feed, encoding="utf-8", xml_declaration=True))
 
 
-def _unpacked(intent: Intent) -> tuple[dict[str, Any], bytes, bytes | None]:
-    """The article as its receipt has it, the receipt's bytes, and the picture."""
-    article: dict[str, Any] = json.loads(intent.payload)
-    packed = article.get("card")
-    if packed is None:
-        return article, intent.payload, None
-    card = base64.b64decode(packed)
-    article["card"] = {"bytes": len(card)}
+def _unpacked(
+    intent: Intent, intended: dict[str, Any], slug: str
+) -> tuple[dict[str, Any], bytes, bytes | None]:
+    """The article as its receipt has it under this name, the receipt's bytes, and the picture."""
+    packed = intended.get("card")
+    if packed is None and intended["slug"] == slug:
+        return intended, intent.payload, None
+    article = {**intended, "slug": slug}
+    card = None
+    if packed is not None:
+        card = base64.b64decode(packed)
+        article["card"] = {"bytes": len(card)}
     article["intent_sha256"] = hashlib.sha256(intent.payload).hexdigest()
     kept = json.dumps(article, ensure_ascii=False, sort_keys=True, indent=1)
     return article, kept.encode(), card
+
+
+def _markdown(article: dict[str, Any]) -> bytes:
+    return f"# {_literal(article['title'])}\n\n{article['markdown'].strip()}\n".encode()
 
 
 def _linked_data(
@@ -316,19 +510,25 @@ def _literal(title: str) -> str:
     return _MARKS.sub(r"\\\g<0>", title)
 
 
+def _utf8(text: str) -> str:
+    """Text without halves of surrogate pairs, which have no bytes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _xml(text: str) -> str:
     """Text without the characters that XML 1.0 cannot carry, not even escaped."""
     return _NOT_XML.sub("", text)
 
 
 def _article(path: Path) -> dict[str, Any] | None:
-    """An article's receipt; None for a file that is not there or is not ours."""
+    """An article's receipt, or word of one; None for a file that is not there or is not ours."""
     try:
         found = json.loads(path.read_bytes())
-    except (ValueError, FileNotFoundError, NotADirectoryError):
+    except (ValueError, RecursionError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     ours = isinstance(found, dict) and {"run", "slug", "published_at", "title"} <= found.keys()
-    return found if ours else None
+    # A copy under another name is nobody's article.
+    return found if ours and path.name.lstrip(".").partition(".")[0] == found["slug"] else None
 
 
 def render(markdown: str) -> str:
@@ -354,11 +554,11 @@ def slugify(title: str) -> str:
     return slug or "article"
 
 
-def _explain(error: OSError, folder: Path) -> str:
+def _explain(error: OSError, folder: Path, done: str = "written") -> str:
     remedy = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of the quota",
         errno.EACCES: "make it writable for the user that runs penstock",
         errno.EROFS: "make it writable for the user that runs penstock",
     }.get(error.errno or 0, "look at the folder")
-    return f"the outbox {folder} cannot be written: {error.strerror}; {remedy}"
+    return f"the outbox {folder} cannot be {done}: {error.strerror}; {remedy}"

@@ -29,6 +29,8 @@ class Post:
         run: the run it came from; also in the visible closing line of `markdown`.
         markdown: the body, without title, without raw HTML.
         at: when it goes out, aware, UTC.
+        begun: when its run began, aware, UTC: the same however often its intent is made, as after
+            the journal was restored from a backup; None where nobody knows.
         language: a BCP 47 tag.
         canonical_url: the one address of the article that counts where it is in several places,
             http or https; None where the destination's own is as good as any.
@@ -52,6 +54,7 @@ class Post:
     reading_minutes: int = 0
     link: str | None = None
     announcement: tuple[str, ...] = ()
+    begun: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +103,21 @@ class Publisher(Protocol):
             note: stores a short text durably before it returns; the next call finds it as
                 `intent.noted`, after a crash as well.
         Raises:
-            Transient, Rejected, OutcomeUnknown: see `publishers.errors`.
+            Transient, Barred: nothing new went out, or not all of it; publishing again goes on.
+                What an earlier attempt left unknown is as unknown as before.
+            Rejected: nothing of it is out, or will ever be, for what the post is.
+            OutcomeUnknown: it may be out.
         """
 
     async def find(self, intent: Intent) -> Receipt | None:
-        """The receipt of an intent that was carried out, or None. Reads only."""
+        """
+        The receipt of an intent that was carried out, or None. Reads only.
+
+        What the run's intent made in an earlier life, and the journal has forgotten, counts too.
+
+        Raises:
+            Transient, Barred: it cannot be read.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +144,7 @@ class Engaging(Protocol):
         The counts of these posts, as far as they could be read now; reads only.
 
         Raises:
-            Transient, Rejected: none could be read.
+            Transient, Barred: none could be read.
         """
 
 
@@ -144,7 +157,22 @@ class Withdrawing(Protocol):
         Take a post back; repeating it, or taking back what is gone, changes nothing.
 
         Raises:
-            Transient, Rejected, OutcomeUnknown
+            Transient, Barred: it is still there, or a part of it.
+            Rejected: it is none of this destination's.
+            OutcomeUnknown: it may be gone.
+        """
+
+
+@runtime_checkable
+class Discarding(Protocol):
+    """A destination where an intent that was cut short may leave something to be seen."""
+
+    async def discard(self, intent: Intent) -> None:
+        """
+        Remove what `publish` left of an intent that `find` does not find; repeatable.
+
+        Raises:
+            Transient
         """
 
 
@@ -153,3 +181,14 @@ class Announcing(Protocol):
     """A destination that says that there is an article, and links to it elsewhere."""
 
     announces: bool
+
+
+@runtime_checkable
+class Hosting(Protocol):
+    """A destination that knows where a post will be before it is there."""
+
+    def address(self, post: Post) -> str | None:
+        """The public address of the article; None where it will have none."""
+
+    def picture(self, post: Post) -> str | None:
+        """The public address of its card; None where it will have none."""

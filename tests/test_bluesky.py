@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publishers.bluesky import Bluesky, records, session, xrpc
-from publishers.errors import OutcomeUnknown, PublisherError, Rejected, Transient
+from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import Announcing, Engaging, Intent, Post, Receipt, Withdrawing
 from tests.doubles.bluesky import DID, BlueskyDouble, Trouble, cid_of, error, rate_limited
 from tests.doubles.wire import Answer, Fault, InProcess, serve
@@ -247,8 +247,11 @@ def test_a_thread_refers_to_itself(stage: Stage) -> None:
 def test_requests_come_in_an_order_that_a_crash_cannot_hurt(stage: Stage) -> None:
     stage.publish(intent_of("One.", "Two."))
     assert [name for name, _ in stage.double.asked] == [
-        "createSession", "getRecord", "putRecord", "uploadBlob", "putRecord", "putRecord",
+        "createSession", "getRecord", "getRecord", "putRecord", "uploadBlob", "putRecord",
+        "putRecord",
     ]  # fmt: skip
+    looked, _ = [r.query["collection"] for name, r in stage.double.asked if name == "getRecord"]
+    assert looked == "app.bsky.feed.post", "it looks before it puts"
     puts = [r.json for name, r in stage.double.asked if name == "putRecord"]
     assert all("swapRecord" in put and put["swapRecord"] is None for put in puts)
     assert stage.notes == [DID]
@@ -264,9 +267,130 @@ def test_publishing_again_changes_nothing(stage: Stage) -> None:
 
 def test_another_account_does_not_go_on_with_it(stage: Stage) -> None:
     stage.notes.append("did:plc:somebodyelse")
-    with pytest.raises(OutcomeUnknown, match="begun as did:plc:somebodyelse"):
+    with pytest.raises(Barred, match=r"begun as did:plc:somebodyelse.*BLUESKY_HANDLE"):
         stage.publish(intent_of())
     assert not stage.double.posts()
+    assert stage.notes == ["did:plc:somebodyelse"]
+
+
+def test_what_is_live_as_another_account_is_the_receipt(stage: Stage) -> None:
+    intent = intent_of()
+    receipt = stage.publish(intent)
+    # The handle passes to an account that does not have the post.
+    elsewhere = BlueskyDouble(now=stage.clock.now, did="did:plc:somebodyelse", shared=stage.double)
+    stage.clock.pass_by(timedelta(minutes=2))
+    stage.file.unlink()
+    with serve(elsewhere) as at:
+        stage.url = at.url
+        told = stage.publish(intent)
+    assert told.remote_id == receipt.remote_id
+    assert told.url == f"https://bsky.app/profile/{DID}/post/{intent.key}"
+    assert not elsewhere.posts()
+
+
+def test_nothing_is_noted_of_a_first_post_that_was_refused(stage: Stage) -> None:
+    stage.publish(intent_of(run="01EARLIER"))
+    stage.notes.clear()
+    for refusal in (
+        rate_limited(START, retry_after="7"), error(403, "", "no"), error(400, "InvalidRequest"),
+    ):  # fmt: skip
+        stage.double.misbehave("putRecord", refusal)
+        with pytest.raises((Transient, Rejected)):
+            stage.publish(intent_of())
+        assert stage.notes[-2:] == [DID, ""]
+    stage.publish(intent_of())
+    assert stage.notes[-1] == DID
+
+
+# A journal that was restored from a backup, and knows nothing of it
+
+
+def again(*texts: str, **changed: Any) -> Intent:
+    """The intent of the same run, made anew in another life: later, and in other words."""
+    later = START + timedelta(days=2)
+    return intent_of(*texts or ("Other words.",), at=later, begun=START, **changed)
+
+
+def test_keys_follow_from_the_run_and_times_from_the_post() -> None:
+    first, second = intent_of(*THREAD, begun=START), again(*THREAD)
+    assert first == intent_of(*THREAD)
+    posts = [records.plan(intent).posts for intent in (first, second)]
+    assert [rkey for rkey, _ in posts[0]] == [rkey for rkey, _ in posts[1]]
+    assert posts[1][0][1]["createdAt"] == "2026-11-25T08:00:00.000Z"
+    assert [records.next_tid(rkey) for rkey, _ in posts[0][:2]] == [r for r, _ in posts[0][1:]]
+    other = intent_of(*THREAD, begun=START + timedelta(seconds=1))
+    assert other.key > first.key
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize("then", [1, 2, 3])
+def test_a_run_that_is_intended_again_finds_its_thread_whatever_it_would_say_now(
+    stage: Stage, first: int, then: int
+) -> None:
+    receipt = stage.publish(intent_of(*THREAD[:first], begun=START))
+    before = stage.double.posts()
+    stage.notes.clear()
+    intent = again(*(f"Other {number}." for number in range(then)))
+    assert stage.find(intent) == receipt
+    assert stage.publish(intent) == receipt
+    assert stage.double.posts() == before
+    assert set(stage.double.writes.values()) == {1}
+    assert len(stage.double.logins) == 1
+
+
+def test_a_run_that_is_intended_again_after_any_kill_is_posted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(1, 100):
+        (folder := tmp_path / str(at)).mkdir()
+        with stage_in(folder) as stage:
+            died = False
+            with monkeypatch.context() as patched:
+                try:
+                    until_published(
+                        mortal(stage, Reaper(at), patched), intent_of(*THREAD, begun=START)
+                    )
+                except Killed:
+                    died = True
+            sent = len(stage.double.posts())
+            stage.notes.clear()
+            stage.clock.pass_by(timedelta(days=2))
+            intent = again("Other words.", "And more.")
+            receipt = until_published(stage, intent)
+            assert stage.find(intent) == receipt
+            assert set(stage.double.writes.values()) == {1}
+            assert len(stage.double.posts()) == (sent or 2)
+            assert len(receipt.remote_id.split(" ")) == (sent or 2)
+        if not died:
+            break
+    assert at > 20
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_place_that_is_taken_between_the_look_and_the_post_is_looked_at(
+    stage: Stage, shown: bool
+) -> None:
+    stage.publish(intent_of(run="01EARLIER"))
+    stage.notes.clear()
+    first = records.thread(records.plan(intent_of(begun=START)), DID)[0]
+    intent = again("Other words.", "And more.")
+    # The look comes too early.
+    stage.double.misbehave("getRecord", error(400, "RecordNotFound"))
+    if not shown:
+        stage.double.misbehave("getRecord", error(502, "UpstreamFailure"))
+    stage.double.records[f"app.bsky.feed.post/{first.rkey}"] = first.record
+    if shown:
+        receipt = stage.publish(intent)
+        assert receipt.remote_id == first.uri
+    else:
+        with pytest.raises(OutcomeUnknown, match="InvalidSwap"):
+            stage.publish(intent)
+        assert stage.notes == [DID]
+    found = stage.find(intent)
+    assert found is not None
+    assert found.remote_id == first.uri
+    assert stage.publish(intent) == found
+    assert stage.double.records[f"app.bsky.feed.post/{first.rkey}"] == first.record
 
 
 # Kills
@@ -543,9 +667,70 @@ def test_a_post_that_is_refused_is_let_go(stage: Stage) -> None:
 ])  # fmt: skip
 def test_a_picture_that_is_refused_refuses_the_post(stage: Stage, answer: Answer) -> None:
     stage.double.misbehave("uploadBlob", answer)
-    with pytest.raises(Rejected, match="picture"):
+    with pytest.raises(Rejected, match=r"picture.*PDS_BLOB_UPLOAD_LIMIT"):
         stage.publish(intent_of())
     assert not stage.double.posts()
+
+
+@pytest.mark.parametrize("method", ["uploadBlob", "putRecord", "getRecord"])
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (error(403, "Forbidden", "not you"), "not you.*BLUESKY_APP_PASSWORD"),
+        (error(401, "AccountTakedown", "taken down"), "moderators"),
+        (error(400, "AccountDeactivated", "asleep"), "activate it"),
+        (error(400, "RepoTakendown", "gone"), "moderators"),
+        (error(400, "RepoDeactivated", "asleep"), "activate it"),
+        (error(404, "", "Cannot POST"), "BLUESKY_URL"),
+    ],
+)
+def test_when_it_is_us_who_are_refused_a_person_is_told_and_the_post_waits(
+    stage: Stage, method: str, answer: Answer, told: str
+) -> None:
+    stage.publish(intent_of(run="01EARLIER"))
+    stage.notes.clear()
+    intent = intent_of()
+    for _ in range(3):
+        stage.double.misbehave(method, answer)
+        with pytest.raises(Barred, match=told):
+            stage.publish(intent)
+    receipt = stage.publish(intent)
+    assert stage.find(intent) == receipt
+    assert set(stage.double.writes.values()) == {1}
+    assert len(stage.double.logins) == 1
+    for asked in ("find", "engagement", "withdraw"):
+        method = {"find": "getRecord", "engagement": "getPosts", "withdraw": "deleteRecord"}[asked]
+        stage.double.misbehave(method, answer)
+        bluesky = stage.bluesky()
+        calls = {
+            "find": lambda b=bluesky: b.find(intent),
+            "engagement": lambda b=bluesky: b.engagement([receipt]),
+            "withdraw": lambda b=bluesky: b.withdraw(receipt, "reason"),
+        }
+        with pytest.raises(Barred, match=told):
+            asyncio.run(calls[asked]())
+    assert len(stage.double.posts()) == 2
+
+
+def test_an_account_that_its_own_server_does_not_show_is_a_persons_affair(stage: Stage) -> None:
+    # What a PDS says of an account that was taken down, while its session still holds.
+    said = error(400, "InvalidRequest", f"Could not find repo: {DID}")
+    stage.double.misbehave("getRecord", said, said)
+    with pytest.raises(Barred, match="moderators"):
+        stage.publish(intent_of())
+    with pytest.raises(Barred, match="BLUESKY_HANDLE"):
+        stage.find(intent_of())
+    stage.publish(intent_of())
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_a_look_that_is_refused_says_nothing_against_the_post(stage: Stage, status: int) -> None:
+    stage.double.misbehave("getRecord", *[error(status, "InvalidRequest", "what?")] * 2)
+    with pytest.raises(Transient):
+        stage.publish(intent_of())
+    with pytest.raises(Transient):
+        stage.find(intent_of())
+    stage.publish(intent_of())
 
 
 def test_a_picture_that_was_changed_refuses_the_post(
@@ -741,7 +926,7 @@ def test_a_service_that_loses_every_session_is_not_hammered(tmp_path: Path) -> N
 def test_a_wrong_password_is_offered_once_a_day_and_a_new_one_at_once(stage: Stage) -> None:
     stage.password = "wrong-wron-gwro-ngwr"
     for _ in range(50):
-        with pytest.raises(Transient, match="make a new app password at https"):
+        with pytest.raises(Barred, match="make a new app password at https"):
             stage.publish(intent_of())
         stage.clock.pass_by(timedelta(minutes=20))
     assert len(stage.double.logins) == 1
@@ -751,39 +936,63 @@ def test_a_wrong_password_is_offered_once_a_day_and_a_new_one_at_once(stage: Sta
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "told"),
+    ("answer", "told"),
     [
-        (error(401, "AuthFactorTokenRequired", "A code was sent"), Transient, "make an app pass"),
-        (error(401, "AccountTakedown", "Account has been taken down"), Rejected, "moderators"),
-        (error(403, "AccountTakedown", "Account has been taken down"), Rejected, "moderators"),
-        (error(400, "AccountDeactivated", "Account is deactivated"), Transient, "activate it"),
-        (error(401, "AuthenticationRequired", "Invalid"), Transient, "new app password"),
-        (error(400, "InvalidRequest", "Invalid identifier"), Transient, "BLUESKY_HANDLE"),
-        (error(404, "", "Cannot POST"), Transient, "BLUESKY_URL"),
-        (error(501, "MethodNotImplemented"), Transient, "501"),
+        (error(401, "AuthFactorTokenRequired", "A code was sent"), "make an app pass"),
+        (error(401, "AccountTakedown", "Account has been taken down"), "moderators"),
+        (error(403, "AccountTakedown", "Account has been taken down"), "moderators"),
+        (error(400, "AccountDeactivated", "Account is deactivated"), "activate it"),
+        (error(401, "AuthenticationRequired", "Invalid"), "new app password"),
+        (error(400, "InvalidRequest", "Invalid identifier"), "BLUESKY_HANDLE"),
+        (error(404, "", "Cannot POST"), "BLUESKY_URL"),
     ],
 )
-def test_a_login_that_is_refused_says_what_to_do(
-    stage: Stage, answer: Answer, kind: type[PublisherError], told: str
+def test_a_login_that_is_refused_says_what_to_do_and_is_not_tried_again_at_once(
+    stage: Stage, answer: Answer, told: str
 ) -> None:
     stage.double.login_answer = answer
+    said = json.loads(answer.body)["message"]
     for _ in range(3):
-        with pytest.raises(kind) as problem:
+        with pytest.raises(Barred, match=told) as problem:
             stage.publish(intent_of())
-        assert told in str(problem.value) or "times within a day" in str(problem.value)
+        assert said in str(problem.value), "in the service's own words"
+        assert "BLUESKY_" in str(problem.value)
+        stage.clock.pass_by(timedelta(minutes=10))
     assert len(stage.double.logins) == 1
     assert not stage.notes
+    stage.double.login_answer = None
+    stage.clock.pass_by(timedelta(days=1))
+    stage.publish(intent_of())
+    assert len(stage.double.posts()) == 1
 
 
-@pytest.mark.parametrize(("status", "kind"), [
-    ("suspended", Rejected), ("takendown", Rejected), ("deactivated", Transient),
-])  # fmt: skip
-def test_a_login_into_a_closed_account_is_no_login(
-    stage: Stage, status: str, kind: type[PublisherError]
-) -> None:
+def test_a_login_that_fails_otherwise_waits_longer_each_time(stage: Stage) -> None:
+    stage.double.login_answer = error(501, "MethodNotImplemented")
+    for _ in range(3):
+        with pytest.raises(Transient, match=r"501|times within a day"):
+            stage.publish(intent_of())
+    assert len(stage.double.logins) == 1
+
+
+@pytest.mark.parametrize("status", ["suspended", "takendown", "deactivated", "deleted", ""])
+def test_a_login_into_a_closed_account_is_no_login(stage: Stage, status: str) -> None:
     stage.double.active = {"active": False, "status": status}
-    with pytest.raises(kind, match=status):
+    with pytest.raises(Barred, match=f"200 {status}"):
         stage.publish(intent_of())
+    stage.double.active = {}
+    stage.clock.pass_by(timedelta(days=1))
+    stage.publish(intent_of())
+
+
+def test_a_refusal_that_an_earlier_version_remembered_is_still_one(stage: Stage) -> None:
+    stage.double.login_answer = error(401, "AccountTakedown")
+    with pytest.raises(Barred):
+        stage.publish(intent_of())
+    until, _, _, password = stage.kept()["refusal"]
+    stage.file.write_text(json.dumps(stage.kept() | {"refusal": [until, "closed", True, password]}))
+    with pytest.raises(Barred, match="closed") as told:
+        stage.publish(intent_of())
+    assert told.value.retry_after_s == 86_400
 
 
 def test_an_account_that_is_closed_between_two_attempts_leaves_the_outcome_open(
@@ -798,8 +1007,26 @@ def test_an_account_that_is_closed_between_two_attempts_leaves_the_outcome_open(
     stage.double.end_access()
     stage.double.misbehave("refreshSession", error(401, "AccountTakedown", "taken down"))
     stage.clock.pass_by(timedelta(hours=2))
-    with pytest.raises(OutcomeUnknown, match="earlier attempt"):
+    with pytest.raises(OutcomeUnknown, match=r"earlier attempt.*moderators"):
         stage.publish(intent)
+    stage.double.recover()
+    stage.clock.pass_by(timedelta(minutes=2))
+    assert stage.publish(intent) == stage.find(intent)
+    assert set(stage.double.writes.values()) == {1}
+
+
+def test_an_account_that_is_closed_before_anything_was_sent_leaves_nothing_open(
+    stage: Stage,
+) -> None:
+    intent = intent_of()
+    stage.publish(intent_of(run="01EARLIER"))
+    stage.notes.clear()
+    for _ in range(4):
+        stage.double.misbehave("uploadBlob", error(401, "AccountTakedown", "taken down"))
+        with pytest.raises(Barred, match="moderators"):
+            stage.publish(intent)
+    stage.publish(intent)
+    assert len(stage.double.posts()) == 2
 
 
 def test_a_login_that_is_limited_waits_as_long_as_told(stage: Stage) -> None:
@@ -1061,11 +1288,19 @@ def test_a_withdrawal_that_is_unclear_is_told(stage: Stage) -> None:
 
 @pytest.mark.parametrize("remote_id", [
     "an-article.md", "at://did:plc:x/app.bsky.feed.like/3khvghbtc2222", "at://did:plc:x/../../x",
-    "at://did:plc:somebodyelse/app.bsky.feed.post/3khvghbtc2222",
 ])  # fmt: skip
 def test_what_is_not_ours_is_not_deleted(stage: Stage, remote_id: str) -> None:
     with pytest.raises(Rejected):
         asyncio.run(stage.bluesky().withdraw(Receipt(None, remote_id), "reason"))
+    assert stage.double.times("deleteRecord") == 0
+
+
+def test_what_went_out_as_another_account_is_deleted_once_the_handle_is_put_back(
+    stage: Stage,
+) -> None:
+    receipt = Receipt(None, "at://did:plc:somebodyelse/app.bsky.feed.post/3khvghbtc2222")
+    with pytest.raises(Barred, match="did:plc:somebodyelse into BLUESKY_HANDLE"):
+        asyncio.run(stage.bluesky().withdraw(receipt, "reason"))
     assert stage.double.times("deleteRecord") == 0
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from publishers.bluesky import Bluesky, records, xrpc
-from publishers.errors import OutcomeUnknown, Rejected, Transient
+from publishers.errors import Barred, OutcomeUnknown, Transient
 from publishers.port import Engagement, Intent, Post, Receipt
 from tests.peers import pds
 from tests.test_bluesky import TLS, Fatal, Killed, Reaper
@@ -200,6 +201,24 @@ def test_a_kill_at_any_request_neither_repeats_nor_loses_a_post(
     print(f"{kills} kills")
 
 
+@dataclass
+class Hanging(httpx.AsyncBaseTransport):
+    """The service hangs as soon as it is asked to put something."""
+
+    hang: Callable[[], None]
+    inner: httpx.AsyncBaseTransport = field(
+        default_factory=lambda: httpx.AsyncHTTPTransport(verify=TLS)
+    )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("putRecord"):
+            self.hang()
+        return await self.inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
 def test_a_service_that_hangs_leaves_the_outcome_open_until_it_is_looked_at(
     alice: Author, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,9 +226,16 @@ def test_a_service_that_hangs_leaves_the_outcome_open_until_it_is_looked_at(
     alice.notes.clear()
     before = set(alice.records())
     intent = alice.intent("One.", card=None)
-    monkeypatch.setattr(xrpc, "TIMEOUT_S", 0.5)
-    with alice.network.stopped(), pytest.raises(OutcomeUnknown):
-        alice.publish(intent)
+    with ExitStack() as held:
+
+        def hang() -> None:
+            monkeypatch.setattr(xrpc, "TIMEOUT_S", 0.5)
+            held.enter_context(alice.network.stopped())
+
+        alice.transport = Hanging(hang)
+        with pytest.raises(OutcomeUnknown):
+            alice.publish(intent)
+    alice.transport = None
     monkeypatch.setattr(xrpc, "TIMEOUT_S", 20.0)
     # What it was sent thrice waits in its sockets, and is carried out once.
     receipt = until(lambda: alice.find(intent))
@@ -225,9 +251,23 @@ def test_a_post_that_was_changed_by_hand_is_not_written_over(alice: Author) -> N
     alice.network.call("com.atproto.repo.putRecord", body, alice.token())
     assert alice.publish(intent) == receipt
     alice.notes.clear()
-    with pytest.raises(Rejected, match="InvalidSwap"):
-        alice.publish(intent)
+    assert alice.publish(intent) == receipt
     assert alice.records()[intent.key]["value"]["text"] == "Changed."
+
+
+def test_an_intent_made_twice_for_one_run_meets_what_the_first_one_made(alice: Author) -> None:
+    begun = alice.clock.now()
+    first = alice.intent("One.", "Two.", "Three.", run="run-x", begun=begun)
+    receipt = alice.publish(first)
+    before = alice.revision()
+    alice.notes.clear()  # the journal is restored from a backup
+    alice.clock.ahead += timedelta(minutes=10)
+    again = alice.intent("Other words.", "And more.", run="run-x", begun=begun)
+    assert again.key == first.key
+    assert again.payload != first.payload
+    assert alice.find(again) == receipt
+    assert alice.publish(again) == receipt
+    assert alice.revision() == before
 
 
 @pytest.mark.parametrize("text", [
@@ -311,11 +351,13 @@ def test_an_app_password_is_enough_for_everything(alice: Author) -> None:
 
 def test_a_wrong_password_says_what_to_do(alice: Author) -> None:
     alice.password = "wrong-pass-word-here"
-    with pytest.raises(Transient, match="make a new app password"):
+    with pytest.raises(Barred, match="make a new app password"):
         alice.publish(alice.intent("One."))
 
 
-def test_an_account_that_is_taken_down_is_let_go(network: pds.Network, tmp_path: Path) -> None:
+def test_an_account_that_is_taken_down_waits_for_its_moderators(
+    network: pds.Network, tmp_path: Path
+) -> None:
     author = Author(network, "carol", tmp_path)
     author.publish(author.intent("One."))
     subject = {"$type": "com.atproto.admin.defs#repoRef", "did": author.did}
@@ -324,15 +366,21 @@ def test_an_account_that_is_taken_down_is_let_go(network: pds.Network, tmp_path:
     network.call("com.atproto.admin.updateSubjectStatus", body, basic)
     author.notes.clear()
     author.clock.ahead += timedelta(minutes=2)
-    with pytest.raises(Rejected, match="moderators"):
+    with pytest.raises(Barred, match="moderators"):
         author.publish(author.intent("Two."))
     author.clock.ahead += timedelta(minutes=116)
     author.notes.clear()
-    with pytest.raises(Rejected, match="moderators"):
+    with pytest.raises(Barred, match="moderators"):
         author.publish(author.intent("Two."))
     author.file.unlink()
-    with pytest.raises(Rejected, match="moderators"):
+    with pytest.raises(Barred, match="moderators"):
         author.publish(author.intent("Two."))
+    body["takedown"] = {"applied": False}
+    network.call("com.atproto.admin.updateSubjectStatus", body, basic)
+    author.clock.ahead += timedelta(days=1)
+    author.notes.clear()
+    intent = author.intent("Two.")
+    assert author.publish(intent) == author.find(intent)
 
 
 def test_an_account_that_is_deactivated_waits_for_its_owner(
@@ -342,10 +390,10 @@ def test_an_account_that_is_deactivated_waits_for_its_owner(
     author.publish(author.intent("One."))
     network.call("com.atproto.server.deactivateAccount", {}, author.token())
     author.notes.clear()
-    with pytest.raises(Transient, match="activate"):
+    with pytest.raises(Barred, match="activate"):
         author.publish(author.intent("Two."))
     author.file.unlink()
-    with pytest.raises(Transient, match="activate"):
+    with pytest.raises(Barred, match="activate"):
         author.publish(author.intent("Two."))
 
 

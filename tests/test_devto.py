@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import httpx
@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from publishers.devto import ANSWER_BYTES_MAX, API_V1, PAGE_SIZES, DevTo, unwrap
-from publishers.errors import OutcomeUnknown, PublisherError, Rejected, Transient
+from publishers.devto import ANSWER_BYTES_MAX, API_V1, PAGE_SIZES, DevTo, unwrap, usable_key
+from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import Engaging, Intent, Post, Publisher, Receipt, Withdrawing, forgotten
 from tests.doubles.devto import KEY, DevToDouble, Kind
 from tests.doubles.wire import Answer, InProcess, Request, serve
@@ -421,6 +421,50 @@ def test_an_outcome_that_cannot_be_seen_is_unknown_and_its_key_finds_it() -> Non
         once(there, there.publish())
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("effect", ["drop_after", "drop_before"])
+@pytest.mark.parametrize("lost", [1, 2, 5, 30])
+@pytest.mark.parametrize("pause_s", [1, 100, 700])
+@pytest.mark.parametrize("delay_s", [0, 45, 200, 1_000, 10_000])
+def test_an_unknown_outcome_can_be_asked_for_again_any_number_of_times(
+    method: str, effect: Kind, lost: int, pause_s: int, delay_s: int
+) -> None:
+    with world(list_delay_s=delay_s) as there:
+        there.site.misbehave(effect, method=method, times=lost)
+        unknown = 0
+        for _ in range(8):
+            try:
+                there.publish()
+            except OutcomeUnknown:
+                unknown += 1
+            except Transient:
+                pass
+            assert there.site.public_most <= 1
+            there.sleep(pause_s)
+        assert unknown or lost < 5 or effect == "drop_after"
+        there.site.troubles.clear()
+        there.sleep(delay_s)
+        receipt = there.until_published()
+        once(there, receipt)
+        there.sleep(delay_s)
+        assert there.run(there.process.find(there.intent)) == receipt
+        assert there.publish() == receipt
+        # However many drafts came of it, the one that is noted is the one that is public.
+        assert str(there.noted).startswith(f"draft {receipt.remote_id}")
+
+
+def test_what_an_intent_that_was_forgotten_made_is_found_by_its_run() -> None:
+    with world() as there:
+        receipt = there.publish()
+        # The journal is restored from a backup, and the intent is made anew on another day.
+        there.noted, there.alive = None, None
+        there.post = replace(POST, at=POST.at + timedelta(days=2), title="Another title")
+        assert there.intent.noted is None
+        assert there.run(there.process.find(there.intent)) == receipt
+        there.site.turn(int(receipt.remote_id), published=False)
+        assert there.run(there.process.find(there.intent)) is None
+
+
 def test_a_stray_draft_stays_a_draft_and_the_note_names_it() -> None:
     with world() as there:
         there.site.misbehave("drop_after", method="POST")
@@ -497,7 +541,7 @@ def test_front_matter_added_by_hand_keeps_the_draft_and_a_person_is_told() -> No
             there.publish()
         article = there.site.articles[1_000_001]
         article.fields["body_markdown"] = f"---\npublished: false\n---\n{BODY}"
-        with pytest.raises(Transient, match="front matter"):
+        with pytest.raises(Barred, match="front matter"):
             there.publish()
 
 
@@ -578,21 +622,105 @@ def test_a_canonical_url_that_is_taken_leaves_a_draft_and_says_so() -> None:
     [
         (401, {"error": "unauthorized", "status": 401}, "https://dev.to/settings/extensions"),
         (403, "Forbidden Bots", "keeps this program"),
+        (401, {"error": "unauthorized", "status": 401}, "DEVTO_API_KEY"),
         (403, {"error": "Your account is suspended", "status": 403}, "is suspended"),
+        (422, {"error": "Your account has been suspended", "status": 422}, "DEVTO_API_KEY"),
         (404, "<html>nothing here</html>", "DEVTO_URL"),
         (404, {"error": "not found", "status": 404}, "DEVTO_URL"),
         (302, "", "DEVTO_URL"),
     ],
 )
-def test_when_it_is_us_who_are_refused_nothing_is_lost(code: int, body: Any, remedy: str) -> None:
+def test_when_it_is_us_who_are_refused_a_person_is_told_and_nothing_is_lost(
+    code: int, body: Any, remedy: str
+) -> None:
     with world() as there:
         there.site.misbehave("status", method="POST", code=code, body=body)
-        with pytest.raises(Transient, match=remedy):
+        with pytest.raises(Barred, match=remedy) as caught:
             there.publish()
+        said = body["error"] if isinstance(body, dict) else str(code)
+        assert said in str(caught.value), "in the site's own words"
         assert not there.noted, "a refused create needs no looking"
         once(there, there.publish())
         assert len(there.site.sent("POST")) == 2
         assert there.site.sent("GET") == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_key_refused_on_the_way_leaves_the_draft_for_later(method: str, code: int) -> None:
+    with world() as there:
+        if method == "GET":
+            there.site.misbehave("drop_after", method="POST")
+        there.site.misbehave("status", method=method, times=None, code=code)
+        with pytest.raises(Barred):
+            there.publish()
+        assert there.site.public == []
+        there.site.troubles.clear()
+        there.sleep(1)
+        once(there, there.publish())
+        assert there.site.drafts == []
+
+
+def test_an_article_that_may_be_public_stays_so_though_the_key_is_refused_then() -> None:
+    with world() as there:
+        there.site.misbehave("drop_after", method="PUT")
+        there.site.misbehave("status", method="PUT", times=None, code=401)
+        there.site.misbehave("status", method="GET", times=None, code=401)
+        with pytest.raises(OutcomeUnknown):
+            there.publish()
+        with pytest.raises(Barred):
+            there.publish()
+        there.site.troubles.clear()
+        there.sleep(1)
+        once(there, there.run(there.process.find(there.intent)))
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+def test_a_look_that_is_refused_says_nothing_against_the_post(code: int) -> None:
+    with world() as there:
+        there.site.misbehave("drop_after", method="POST")
+        there.site.misbehave("status", method="GET", times=None, code=code)
+        with pytest.raises(Transient):
+            there.publish()
+        with pytest.raises(Transient):
+            there.run(there.process.find(there.intent))
+        there.site.troubles.clear()
+        there.sleep(1)
+        receipt = there.publish()
+        there.site.misbehave("status", method="GET", code=code)
+        with pytest.raises(Transient):
+            there.run(there.process.engagement([receipt]))
+
+
+def test_a_tag_that_speaks_of_suspension_is_not_taken_for_an_account() -> None:
+    with world() as there:
+        said = 'Tag "user-suspended" contains non-alphanumeric or prohibited unicode characters'
+        there.site.misbehave("status", method="POST", code=422, body={"error": said, "status": 422})
+        with pytest.raises(Rejected):
+            there.publish()
+
+
+@pytest.mark.parametrize(
+    "key", ["", " ", "clé", "a b", "a\nb", "a\r\nx-other: b", "\x00", "k\x7f", "☃", "\ud800", " k"]
+)
+def test_a_key_that_is_none_is_told_and_never_sent(key: str) -> None:
+    assert not usable_key(key)
+    with world() as there:
+        there.alive = there.devto(key=key)
+        with pytest.raises(Barred, match="DEVTO_API_KEY"):
+            there.publish()
+        with pytest.raises(Barred, match="DEVTO_API_KEY"):
+            there.run(there.process.find(there.intent))
+        assert there.site.requests == []
+        assert not there.noted
+        there.alive = there.devto()
+        once(there, there.publish())
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
+def test_a_key_of_printable_characters_can_be_sent(key: str) -> None:
+    assert usable_key(key)
+    httpx.Headers({"api-key": key})
 
 
 def test_a_wrong_key_is_told_and_never_shown() -> None:
@@ -603,7 +731,7 @@ def test_a_wrong_key_is_told_and_never_shown() -> None:
         assert KEY not in str(caught.value)
         there.alive = there.devto(key="wrong")
         there.sleep(1)
-        with pytest.raises(Transient, match="new one"):
+        with pytest.raises(Barred, match="new one"):
             there.publish()
 
 
@@ -837,13 +965,21 @@ def test_an_article_held_public_by_its_front_matter_is_not_called_withdrawn() ->
         receipt = there.publish()
         fields = there.site.articles[int(receipt.remote_id)].fields
         fields["body_markdown"] = f"---\npublished: true\n---\n{BODY}"
-        with pytest.raises(Transient, match="front matter"):
+        with pytest.raises(Barred, match="front matter"):
             there.run(there.process.withdraw(receipt, "wrong"))
 
 
-def test_only_dev_tos_own_ids_are_taken_back() -> None:
-    with world() as there, pytest.raises(Rejected):
-        there.run(there.process.withdraw(Receipt(None, "at://did:plc:x"), "wrong"))
+@pytest.mark.parametrize("remote_id", ["at://did:plc:x", "", "-1", "١٢", "9" * 5_000, "../1"])
+def test_only_dev_tos_own_ids_are_taken_back_or_counted(remote_id: str) -> None:
+    with world() as there:
+        strange = Receipt(None, remote_id)
+        with pytest.raises(Rejected):
+            there.run(there.process.withdraw(strange, "wrong"))
+        assert there.run(there.process.engagement([strange])) == []
+        assert there.site.requests == []
+        receipt = there.publish()
+        [found] = there.run(there.process.engagement([strange, receipt]))
+        assert (found.remote_id, found.gone) == (receipt.remote_id, False)
 
 
 def test_what_readers_did_is_counted() -> None:

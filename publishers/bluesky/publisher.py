@@ -2,9 +2,18 @@
 The destination: what is sent in which order, and what every end of it means.
 
 A post's key, its time and its words are in the intent; what the account adds to them, a thread's
-references to itself, follows from the account's DID, which is noted before the first request that
-changes anything. So the record is the same bytes on every attempt, `putRecord` with
-`swapRecord: null` makes it once and says 200 to its repetition, and nothing can be posted twice.
+references to itself, follows from the account's DID. So the record is the same bytes on every
+attempt, `putRecord` with `swapRecord: null` makes it once and says 200 to its repetition, and
+nothing can be posted twice.
+
+The keys follow from the run, so an intent that is made a second time, with other words, since the
+journal was restored from a backup, meets what the first one made: publishing looks before it puts,
+and takes what is there for what was meant.
+
+What an intent can have noted:
+
+    (nothing)      no post was sent, or the first one was refused
+    did:plc:abc    posts may have been sent as this account
 """
 
 from __future__ import annotations
@@ -14,6 +23,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +31,10 @@ import httpx
 
 from publishers.bluesky import records
 from publishers.bluesky.records import POSTS, PROFILES, Planned, Record
-from publishers.bluesky.session import Account, SessionFile, is_about_token
+from publishers.bluesky.session import APP_PASSWORDS, Account, SessionFile, is_about_token
 from publishers.bluesky.xrpc import Json, NotSent, Refused, Unclear, Wire, XrpcError, dumped
 from publishers.clock import Clock
-from publishers.errors import OutcomeUnknown, PublisherError, Rejected, Transient
+from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import Engagement, Intent, Note, Post, Receipt
 
 T = TypeVar("T")
@@ -43,6 +53,9 @@ COUNTS = {
     "reply": "replyCount",
     "quote": "quoteCount",
 }
+# A thread of somebody else's making is followed no further than this.
+THREAD_MAX = 50
+_NOTHING = ""
 BOT = "bot"
 _LABELS = "com.atproto.label.defs#selfLabels"
 
@@ -89,24 +102,42 @@ class Bluesky:
 
     async def publish(self, intent: Intent, note: Note) -> Receipt:
         """
-        Put every post of the thread where it is not yet; repeating it changes nothing.
+        Look what is there, and put every post of the thread that is not; repeating it changes
+        nothing.
 
         What was refused after the first post went out is left out, and the receipt has the rest:
-        a thread cut short is live, and its first post has the link.
+        a thread cut short is live, and its first post has the link. So it is with a thread whose
+        first post is there in other words: it is not gone on with.
 
         Raises:
-            Transient: nothing new went out, or a later post must wait; publishing again goes on.
-            Rejected: the service refuses the first post, or the account is closed.
-            OutcomeUnknown: no answer could be had to several attempts.
+            Transient, Barred: nothing new went out, or a later post must wait; publishing again
+                goes on.
+            Rejected: the service refuses the first post, for what it is.
+            OutcomeUnknown: no answer could be had to several attempts, or the account is closed
+                since one of them.
         """
         planned = _planned(intent)
+        looked = False
         try:
             async with self._account() as account:
-                return await self._publish(account, intent, planned, note)
-        except Rejected as error:
-            if intent.noted is None or isinstance(error, _Decided):
+                did = intent.noted or account.did
+                posts = records.thread(planned, did)
+                there = await self._live(account, posts)
+                looked = True
+                if there.is_over or len(there.rkeys) == len(posts):
+                    handle = account.handle if did == account.did else ""
+                    return records.receipt(did, handle, there.rkeys)
+                if did != account.did:
+                    raise Barred(
+                        f"it was begun as {did}, and BLUESKY_HANDLE is {account.handle}"
+                        f" ({account.did}) now, where it would go out twice: put the handle of"
+                        f" {did} into BLUESKY_HANDLE again"
+                    )
+                return await self._publish(account, intent, planned, there.rkeys, note)
+        except Barred as error:
+            if looked or not intent.noted:
                 raise
-            # The account was closed between two attempts, the first of which may have gone through.
+            # An earlier attempt may have gone through, and nobody is let in to look.
             raise OutcomeUnknown(f"an earlier attempt may be live: {error}", intent.key) from error
 
     async def find(self, intent: Intent) -> Receipt | None:
@@ -114,12 +145,12 @@ class Bluesky:
         The receipt of what is live, read from the account's own server; None without a first post.
 
         Raises:
-            Transient, Rejected: it cannot be read.
+            Transient, Barred: it cannot be read.
         """
         planned = _planned(intent)
         async with self._account() as account:
             did = intent.noted or account.did
-            live = await self._live(account, records.thread(planned, did))
+            live = (await self._live(account, records.thread(planned, did))).rkeys
             handle = account.handle if did == account.did else ""
             return records.receipt(did, handle, live) if live else None
 
@@ -161,52 +192,84 @@ class Bluesky:
             raise Rejected(str(error)) from error
         async with self._account() as account:
             if landed.did != account.did:
-                raise Rejected(f"{receipt.remote_id} is not {account.handle}'s to delete")
+                raise Barred(
+                    f"{receipt.remote_id} is not {account.handle}'s to delete: put the handle of"
+                    f" {landed.did} into BLUESKY_HANDLE"
+                )
             for rkey in landed.rkeys:
                 body = dumped({"repo": landed.did, "collection": POSTS, "rkey": rkey})
-                await self._settled(account, "com.atproto.repo.deleteRecord", body, landed.rkeys[0])
+                await self._settled(
+                    account, "com.atproto.repo.deleteRecord", body, landed.rkeys[0],
+                    what="the withdrawal",
+                )  # fmt: skip
 
     # Publishing
 
     async def _publish(
-        self, account: Account, intent: Intent, planned: records.Plan, note: Note
+        self, account: Account, intent: Intent, planned: records.Plan, live: list[str], note: Note
     ) -> Receipt:
-        if intent.noted is None:
-            await note(account.did)
-        elif intent.noted != account.did:
-            raise Rejected(
-                f"it was begun as {intent.noted}, and BLUESKY_HANDLE is {account.did} now"
-            )
+        """Put what is missing after what is live."""
         posts = records.thread(planned, account.did)
-        # With nothing noted nothing was sent, so there is nothing to look for.
-        live = await self._live(account, posts) if intent.noted is not None else []
-        if len(live) < len(posts):
-            await self._say_bot(account)
+        await self._say_bot(account)
         if not live and planned.thumb is not None:
             await self._upload(account, planned.thumb)
-        for post in posts[len(live) :]:
-            try:
-                await self._put(account, post, intent.key)
-            except Rejected as error:
-                if not live:
-                    raise
-                logger.warning("bluesky.publish: %s went out with %d of %d posts: %s",
-                               intent.key, len(live), len(posts), error)  # fmt: skip
-                break
-            live.append(post.rkey)
-        return records.receipt(account.did, account.handle, live)
+        if not intent.noted:
+            await note(account.did)
+        there = _There(live, is_over=False)
+        try:
+            while len(there.rkeys) < len(posts) and not there.is_over:
+                there = await self._gone_on(account, posts, there.rkeys, intent.key)
+        except (Transient, Rejected) as error:
+            if not there.rkeys and not intent.noted:
+                await note(_NOTHING)
+            if not there.rkeys or isinstance(error, Transient):
+                raise
+            logger.warning("bluesky.publish: %s went out with %d of %d posts: %s",
+                           intent.key, len(there.rkeys), len(posts), error)  # fmt: skip
+        return records.receipt(account.did, account.handle, there.rkeys)
 
-    async def _live(self, account: Account, posts: Sequence[Planned]) -> list[str]:
-        """The keys of the posts that are there already, from the first."""
+    async def _gone_on(
+        self, account: Account, posts: Sequence[Planned], live: list[str], key: str
+    ) -> _There:
+        """What is live once the next post is put, or was found in its place."""
+        post = posts[len(live)]
+        try:
+            await self._put(account, post, key)
+        except _Taken as taken:
+            try:
+                there = await self._live(account, posts)
+            except Transient as error:
+                raise OutcomeUnknown(f"{taken}; then {error}", key) from error
+            if len(there.rkeys) <= len(live):
+                raise OutcomeUnknown(f"{taken}; it is not shown what", key) from taken
+            return there
+        return _There([*live, post.rkey], is_over=False)
+
+    async def _live(self, account: Account, posts: Sequence[Planned]) -> _There:
+        """What is there already, from the first post on, each by its planned key."""
         live: list[str] = []
         for post in posts:
             there = await self._reading(self._cid_at(account, post.uri))
             if there is None:
                 break
             if there != post.cid:
-                # Nothing but ours has this key, so somebody changed it and wants it so.
-                logger.warning("bluesky.publish: %s was changed at Bluesky", post.uri)
+                # Nothing but ours has this key: it was changed by hand, or made from another
+                # intent of the run, and is wanted so.
+                logger.warning("bluesky.publish: %s is there in other words", post.uri)
+                if not live:
+                    return _There(await self._followed(account, post), is_over=True)
             live.append(post.rkey)
+        return _There(live, is_over=False)
+
+    async def _followed(self, account: Account, first: Planned) -> list[str]:
+        """The keys of a thread as it is there, which may be longer than the planned one."""
+        root = first.uri.removesuffix(first.rkey)
+        live = [first.rkey]
+        while len(live) < THREAD_MAX:
+            rkey = records.next_tid(live[-1])
+            if await self._reading(self._cid_at(account, root + rkey)) is None:
+                break
+            live.append(rkey)
         return live
 
     async def _put(self, account: Account, post: Planned, key: str) -> None:
@@ -235,7 +298,15 @@ class Bluesky:
                     "com.atproto.repo.uploadBlob", thumb, reference["mimeType"]
                 )
             except Refused as error:
-                raise _verdict(error, "the card's picture") from error
+                verdict = _verdict(error, "the card's picture")
+                if isinstance(verdict, Rejected):
+                    raise Rejected(
+                        f"{verdict}; a post is frozen with its picture, so this one is let go;"
+                        f" before the next, have {self._service} take pictures of"
+                        f" {records.THUMB_BYTES_MAX // 1_000} kB (PDS_BLOB_UPLOAD_LIMIT, and what a"
+                        " proxy before it allows)"
+                    ) from error
+                raise verdict from error
             except XrpcError as error:
                 trouble = error
                 continue
@@ -255,12 +326,15 @@ class Bluesky:
         body: bytes,
         key: str,
         understood: Callable[[Json], None] = lambda answer: None,
+        *,
+        what: str = "the post",
     ) -> None:
         """
         Send what may be repeated verbatim until the answer is clear.
 
         Raises:
-            Transient, Rejected: it has no effect.
+            Transient, Barred, Rejected: it has no effect.
+            _Taken: something is there already.
             OutcomeUnknown: it may have one.
         """
         unclear: XrpcError | None = None
@@ -274,7 +348,7 @@ class Bluesky:
                 if unclear is None:
                     raise Transient(f"Bluesky is not reached: {error}") from error
             except Refused as error:
-                verdict = _verdict(error, "the post")
+                verdict = _verdict(error, what)
                 if unclear is None or isinstance(verdict, Rejected):
                     raise verdict from error
                 break
@@ -411,8 +485,22 @@ class Bluesky:
             await self._clock.sleep(seconds)
 
 
-class _Decided(Rejected):
-    """Refused for what it is, so an earlier attempt was refused too."""
+@dataclass(frozen=True, slots=True)
+class _There:
+    """
+    What is live of a thread.
+
+    Args:
+        rkeys: from the first post on, without a gap.
+        is_over: whether it is there in other words, so that ours do not go on with it.
+    """
+
+    rkeys: list[str]
+    is_over: bool
+
+
+class _Taken(Rejected):
+    """Something else has the key of a post, which is then live in other words."""
 
 
 def _is_at(uri: object, address: str) -> bool:
@@ -431,20 +519,42 @@ def _verdict(error: Refused, what: str) -> PublisherError:
     """What a refusal means for a post."""
     if error.is_not_now:
         return Transient(f"Bluesky takes nothing now: {error}", error.retry_after_s)
-    if is_about_token(error) or error.status not in FINAL:
-        # The session was renewed a moment ago, so its owner may have to look.
-        return Transient(f"Bluesky does not let us write: {error}; look at the app password")
-    return _Decided(f"Bluesky refuses {what}: {error}")
+    if is_about_token(error):
+        # The session was renewed a moment ago, so it is not the password.
+        return Transient(f"Bluesky does not know its own session: {error}")
+    if error.status not in FINAL:
+        return _not_us(error)
+    if error.error == "InvalidSwap":
+        return _Taken(f"Bluesky has something else in the place of {what}: {error}")
+    return Rejected(f"Bluesky refuses {what}: {error}")
+
+
+def _not_us(error: Refused) -> Barred:
+    """What it means that it is us who are refused, by whoever is there."""
+    if error.status in (401, 403):
+        return Barred(
+            f"Bluesky does not let us in: {error}; look at the account of BLUESKY_HANDLE, and make"
+            f" a new app password for BLUESKY_APP_PASSWORD at {APP_PASSWORDS}"
+        )
+    return Barred(f"there is no service of Bluesky: {error}; look at BLUESKY_URL")
 
 
 def _not_read(error: XrpcError | PublisherError) -> PublisherError:
+    """Why something cannot be read, which says nothing of the post that it is about."""
     if isinstance(error, PublisherError):
         return error
     if isinstance(error, Refused):
         if error.is_not_now:
             return Transient(f"Bluesky answers nothing now: {error}", error.retry_after_s)
-        if error.status == 400 and not is_about_token(error):
-            return Rejected(f"Bluesky refuses to be read: {error}")
+        if error.error == "RepoNotFound" or error.message.startswith("Could not find repo"):
+            # So a PDS speaks of its own account, too, once that is taken down.
+            return Barred(
+                f"Bluesky shows no such account: {error}; if it is that of BLUESKY_HANDLE, it was"
+                " taken down, and its moderators decide (support@bsky.app), or it was deleted or"
+                " has moved: log in at https://bsky.app to see"
+            )
+        if error.status not in FINAL and not is_about_token(error):
+            return _not_us(error)
     return Transient(f"Bluesky cannot be read now: {error}")
 
 

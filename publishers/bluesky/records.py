@@ -87,15 +87,16 @@ def intend(post: Post) -> Intent:
     """
     The intent of a post: the same for the same post, whenever it is asked for.
 
-    Its key is the first record's. A picture that no card can hold (no PNG, or too large) is left
-    out here, because a record is frozen with its picture and would be refused for it later.
+    Its key is the first record's. Keys follow from the run alone, when it began and what it is
+    called, so that an intent made twice, on two days and with other words, has the same ones. A
+    picture that no card can hold (no PNG, or too large) is left out here, because a record is
+    frozen with its picture and would be refused for it later.
     """
     texts = [fitting for text in post.announcement if (fitting := fit(text))]
     thumb = post.card if _is_thumb(post.card) and _is_web(post.link) else None
     posts = []
     keys: list[str] = []
     for number, text in enumerate(texts or [fit(post.title)]):
-        at = post.at + timedelta(microseconds=number)
         record: Record = {"$type": POSTS, "text": text}
         if facets := list(_facets(text)):
             record["facets"] = facets
@@ -105,7 +106,8 @@ def intend(post: Post) -> Intent:
             record["langs"] = [post.language]
         # A millisecond apart, since that is as fine as createdAt is read.
         record["createdAt"] = _iso(post.at + timedelta(milliseconds=number))
-        keys.append(tid(at, _clock_id(post.run)))
+        begun = (post.begun or post.at) + timedelta(microseconds=number)
+        keys.append(tid(begun, _clock_id(post.run)))
         posts.append({"rkey": keys[-1], "record": record})
     payload: dict[str, Any] = {"run": post.run, "posts": posts}
     if thumb is not None:
@@ -238,7 +240,18 @@ def tid(at: datetime, clock_id: int) -> str:
         clock_id: 0 to 1023; tells apart who mints in the same microsecond.
     Source: https://atproto.com/specs/tid, and syntax/src/tid.ts of bluesky-social/atproto.
     """
-    number = ((at - _EPOCH) // timedelta(microseconds=1)) << 10 | clock_id
+    return _tid(((at - _EPOCH) // timedelta(microseconds=1)) << 10 | clock_id)
+
+
+def next_tid(key: str) -> str:
+    """The key of the same clock a microsecond later."""
+    number = 0
+    for letter in key:
+        number = number << 5 | _BASE32_SORTABLE.index(letter)
+    return _tid(number + (1 << 10))
+
+
+def _tid(number: int) -> str:
     letters = (_BASE32_SORTABLE[number >> 5 * place & 31] for place in range(_TID_CHARS))
     return "".join(letters)[::-1]
 

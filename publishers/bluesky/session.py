@@ -31,18 +31,25 @@ from publishers.bluesky.xrpc import (
     dumped,
 )
 from publishers.clock import Clock
-from publishers.errors import PublisherError, Rejected, Transient
+from publishers.errors import Barred, PublisherError, Transient
 
 APP_PASSWORDS = "https://bsky.app/settings/app-passwords"
 # The SDK's own margin is 15 minutes; a request takes two at most.
 REFRESH_BEFORE = timedelta(minutes=5)
 REFUSED_FOR = timedelta(days=1)
+# A server that is no PDS may be one again soon, as when the one before it was set up wrongly.
+NO_SERVICE_FOR = timedelta(hours=1)
 DAY = timedelta(days=1)
+# A login that is answered well, and says that the account is closed.
+ACTIVE_NOT = 200
 LOGIN_PAUSE_S, LOGIN_PAUSE_MAX_S = 60.0, 7_200.0
 
 _TOKEN_ENDED = frozenset({"ExpiredToken", "InvalidToken", "AuthMissing", "AuthenticationRequired"})
-_TAKEN_DOWN = frozenset({"AccountTakedown", "AccountSuspended", "takendown", "suspended"})
-_DEACTIVATED = frozenset({"AccountDeactivated", "deactivated"})
+_TAKEN_DOWN = frozenset(
+    {"AccountTakedown", "AccountSuspended", "RepoTakendown", "RepoSuspended", "takendown",
+     "suspended"}
+)  # fmt: skip
+_DEACTIVATED = frozenset({"AccountDeactivated", "RepoDeactivated", "deactivated"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +69,13 @@ class Refusal:
     A login that was refused.
 
     Args:
-        final: whether waiting or another password can help.
+        barred: whether a person must act.
         password: salted hash of handle and password, so that a new one is tried at once.
     """
 
     until: datetime
     reason: str
-    final: bool
+    barred: bool
     password: str = field(repr=False)
 
 
@@ -109,9 +116,9 @@ class SessionFile:
             if (tokens := stored["session"]) is not None:
                 kept = replace(kept, tokens=Tokens(*(str(part) for part in tokens)))
             if (refusal := stored["refusal"]) is not None:
-                until, reason, final, password = refusal
+                until, reason, barred, password = refusal
                 until = datetime.fromisoformat(until)
-                kept = replace(kept, refusal=Refusal(until, reason, final, password))
+                kept = replace(kept, refusal=Refusal(until, reason, barred, password))
         except (OSError, ValueError, KeyError, TypeError):
             return Kept()
         return kept
@@ -131,7 +138,7 @@ class SessionFile:
                 and [tokens.handle, tokens.did, tokens.access, tokens.refresh, tokens.pds],
                 "attempts": [at.isoformat() for at in kept.attempts],
                 "refusal": refusal
-                and [refusal.until.isoformat(), refusal.reason, refusal.final, refusal.password],
+                and [refusal.until.isoformat(), refusal.reason, refusal.barred, refusal.password],
                 "labelled": sorted(kept.labelled),
             }
         )
@@ -209,7 +216,7 @@ class Account:
         Have a session that will do, by the cheapest way there is.
 
         Raises:
-            Transient, Rejected: there is none to be had; the message has the remedy.
+            Transient, Barred: there is none to be had; the message has the remedy.
         """
         if self._kept.tokens is None:
             await self._log_in()
@@ -242,8 +249,8 @@ class Account:
 
     async def _renew(self, error: Refused) -> None:
         """Have a new session where the refusal was about the old one; else pass it on."""
-        if known := _account_trouble(error.error):
-            raise known
+        if known := _account_trouble(error):
+            raise known from error
         if error.status != 401 and not is_about_token(error):
             raise error
         await self._refresh()
@@ -257,7 +264,7 @@ class Account:
             # Within two hours the old token brings the same successor, so this may be repeated.
             raise Transient(f"the Bluesky session could not be renewed: {error}") from error
         except Refused as error:
-            if known := _account_trouble(error.error):
+            if known := _account_trouble(error):
                 raise known from error
             if error.is_not_now:
                 raise Transient(
@@ -280,7 +287,8 @@ class Account:
         try:
             answer = await self._wire.procedure("com.atproto.server.createSession", content)
             if answer.get("active") is False:
-                raise Refused(200, str(answer.get("status", "")), "the account is not active")
+                status = str(answer.get("status", ""))
+                raise Refused(ACTIVE_NOT, status, "the account is not active")
             tokens = self._understood(answer)
         except Refused as error:
             raise self._refused(error) from error
@@ -296,9 +304,8 @@ class Account:
             return
         if self._hashed(refusal.password.partition("$")[0]) != refusal.password:
             return
-        if refusal.final:
-            raise Rejected(refusal.reason)
-        raise Transient(refusal.reason, (refusal.until - now).total_seconds())
+        left_s = (refusal.until - now).total_seconds()
+        raise (Barred if refusal.barred else Transient)(refusal.reason, left_s)
 
     def _mind_attempts(self) -> None:
         """Each attempt within a day waits twice as long as the one before."""
@@ -321,35 +328,38 @@ class Account:
 
     def _refused(self, error: Refused) -> PublisherError:
         """What a refused login means; remembered."""
-        verdict = _account_trouble(error.error) or self._login_trouble(error)
-        wait_s = getattr(verdict, "retry_after_s", None)
-        until = self._clock.now() + (timedelta(seconds=wait_s) if wait_s else REFUSED_FOR)
+        verdict = _account_trouble(error) or self._login_trouble(error)
         # Where it does not say for how long, the growing pause between attempts holds.
-        if wait_s or isinstance(verdict, Rejected):
+        if verdict.retry_after_s:
+            until = self._clock.now() + timedelta(seconds=verdict.retry_after_s)
             password = self._hashed(secrets.token_hex(16))
-            refusal = Refusal(until, str(verdict), isinstance(verdict, Rejected), password)
+            refusal = Refusal(until, str(verdict), isinstance(verdict, Barred), password)
             self._keep(replace(self._kept, refusal=refusal))
         return verdict
 
-    def _login_trouble(self, error: Refused) -> PublisherError:
+    def _login_trouble(self, error: Refused) -> Transient:
         who = self._identifier
         day_s = REFUSED_FOR.total_seconds()
         if error.is_not_now:
             return Transient(f"Bluesky takes no login now: {error}", error.retry_after_s)
         if error.error == "AuthFactorTokenRequired":
-            return Transient(
-                f"Bluesky wants a code that it mails to the owner of {who}: BLUESKY_APP_PASSWORD "
-                f"is the account's own password; make an app password at {APP_PASSWORDS}",
+            return Barred(
+                f"Bluesky wants a code that it mails to the owner of {who} ({error}): "
+                "BLUESKY_APP_PASSWORD is the account's own password; make an app password at "
+                f"{APP_PASSWORDS}",
                 day_s,
             )
         if error.status in (400, 401, 403):
-            return Transient(
+            return Barred(
                 f"Bluesky does not know {who} by this password ({error}): look at BLUESKY_HANDLE, "
                 f"or make a new app password at {APP_PASSWORDS} and put it into "
                 "BLUESKY_APP_PASSWORD",
                 day_s,
             )
-        return Transient(f"{self._service} takes no login ({error}): look at BLUESKY_URL")
+        return Barred(
+            f"{self._service} takes no login ({error}): look at BLUESKY_URL",
+            NO_SERVICE_FOR.total_seconds(),
+        )
 
     def _understood(self, answer: Json) -> Tokens:
         """The session in an answer; Unclear where there is none."""
@@ -381,18 +391,26 @@ def is_about_token(error: Refused) -> bool:
     return error.error in _TOKEN_ENDED
 
 
-def _account_trouble(word: str) -> PublisherError | None:
+def _account_trouble(error: Refused) -> Barred | None:
     """What it means that the account itself is closed, in whichever answer that is said."""
-    if word in _TAKEN_DOWN:
-        return Rejected(
-            f"Bluesky has taken down or suspended the account ({word}); its moderators decide: "
-            "write to support@bsky.app"
+    wait_s = REFUSED_FOR.total_seconds()
+    if error.error in _TAKEN_DOWN:
+        return Barred(
+            f"Bluesky has taken down or suspended the account of BLUESKY_HANDLE ({error}); its "
+            "moderators decide: write to support@bsky.app",
+            wait_s,
         )
-    if word in _DEACTIVATED:
-        return Transient(
-            f"the Bluesky account is deactivated ({word}): log in at https://bsky.app and "
-            "activate it",
-            REFUSED_FOR.total_seconds(),
+    if error.error in _DEACTIVATED:
+        return Barred(
+            f"the Bluesky account of BLUESKY_HANDLE is deactivated ({error}): log in at "
+            "https://bsky.app and activate it",
+            wait_s,
+        )
+    if error.status == ACTIVE_NOT:
+        return Barred(
+            f"the Bluesky account of BLUESKY_HANDLE is not active ({error}): log in at "
+            "https://bsky.app to see why",
+            wait_s,
         )
     return None
 

@@ -54,6 +54,8 @@ class BlueskyDouble:
         now: the service's clock.
         opaque: tokens that say nothing about themselves, as the specification allows.
         pds: where the account lives, as its DID document says; "" for no document.
+        did: the account that logs in here.
+        shared: another service of the network, whose records can be read here.
     """
 
     now: Callable[[], datetime] = lambda: datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -61,6 +63,8 @@ class BlueskyDouble:
     password: str = "abcd-efgh-ijkl-mnop"
     opaque: bool = False
     pds: str = ""
+    did: str = DID
+    shared: BlueskyDouble | None = None
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -164,13 +168,13 @@ class BlueskyDouble:
             refresh = self._token(REFRESH_FOR)
             self._refresh[refresh] = (self.now() + REFRESH_FOR, None)
         session: dict[str, Any] = {
-            "handle": self.name, "did": DID, "accessJwt": access, "refreshJwt": refresh,
+            "handle": self.name, "did": self.did, "accessJwt": access, "refreshJwt": refresh,
             "active": True,
         }  # fmt: skip
         if self.pds:
             session["didDoc"] = {
                 "@context": ["https://www.w3.org/ns/did/v1"],
-                "id": DID,
+                "id": self.did,
                 "alsoKnownAs": [f"at://{self.name}"],
                 "service": [
                     {"id": "#atproto_pds", "type": "AtprotoPersonalDataServer",
@@ -183,7 +187,7 @@ class BlueskyDouble:
         self._minted += 1
         if self.opaque:
             return f"opaque-token-{self._minted}"
-        claims = {"exp": int((self.now() + life).timestamp()), "jti": self._minted, "sub": DID}
+        claims = {"exp": int((self.now() + life).timestamp()), "jti": self._minted, "sub": self.did}
         body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         return f"eyJhbGciOiJIUzI1NiJ9.{body}.c2lnbmVk"
 
@@ -199,8 +203,10 @@ class BlueskyDouble:
 
     def _get_record(self, request: Request) -> Answer:
         path = f"{request.query['collection']}/{request.query['rkey']}"
-        uri = f"at://{DID}/{path}"
-        if request.query["repo"] != DID or path not in self.records:
+        uri = f"at://{self.did}/{path}"
+        if self.shared is not None and request.query["repo"] == self.shared.did:
+            return self.shared._get_record(request)
+        if request.query["repo"] != self.did or path not in self.records:
             return _error(400, "RecordNotFound", f"Could not locate record: {uri}")
         value = self.records[path]
         return Answer.of({"uri": uri, "cid": cid_of(value), "value": value})
@@ -213,7 +219,7 @@ class BlueskyDouble:
         if problem := self._invalid(asked["collection"], asked["rkey"], record):
             return _error(400, "InvalidRequest", problem)
         there = self.records.get(path)
-        cid, uri = cid_of(record), f"at://{DID}/{path}"
+        cid, uri = cid_of(record), f"at://{self.did}/{path}"
         if there == record:
             return Answer.of({"uri": uri, "cid": cid, "validationStatus": "valid"})
         old = cid_of(there) if there is not None else None

@@ -6,7 +6,15 @@ The process that lives: it decides, researches, writes, publishes and settles.
     cadence     which slots a cron expression names (pure)
     governor    books and policy to a pace (pure)
     newsroom    how a run comes to its text
-    press       publications: intent, effect, receipt
+    proof       what a text is held against: the desk's rules on a run's own evidence
+    announcing  the posts that announce an article
+    press       publications: intent, effect, receipt, and taking them back
+    whereabouts which destinations hold an article, and its address
+    drafts      what waits for a person
+    engagement  counts to income, by the rate card
+    revenue/    sources of real money
+    alerts      what a person must know
+    plugins     destinations of other distributions
     steps       journaled steps, each done once
     journal     runs, steps, decisions, evidence, publications
     books       transactions for coroutines

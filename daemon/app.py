@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import httpx
 
-from daemon import migrations, tls
+from daemon import alerts, migrations, plugins, tls
 from daemon.books import Books
 from daemon.clock import Clock, SystemClock
 from daemon.cycle import Cycle
+from daemon.engagement import Collector
 from daemon.inference.asking import Asker
 from daemon.inference.billing import Billing
 from daemon.inference.chat import ChatModel
@@ -24,7 +26,8 @@ from daemon.press import Press
 from daemon.progress import Progress
 from daemon.reading import Reading
 from daemon.reconcile import Reconciler
-from daemon.settings import Location, Publishing, Settings
+from daemon.revenue.port import RevenueSource
+from daemon.settings import Location, Settings
 from daemon.sources.confined import Confined, Parser
 from daemon.sources.feeds import FeedReader
 from daemon.sources.fetcher import Fetcher, Resolve, resolve
@@ -33,6 +36,7 @@ from daemon.sources.search import Search
 from ledger import audit
 from ledger.database import Database, sqlite_path
 from publishers.outbox import Outbox
+from publishers.plugin import Surroundings
 from publishers.port import Publisher
 
 
@@ -50,8 +54,9 @@ class World:
     What is outside the process. A test hands in another one.
 
     Args:
-        models, web, search: how bytes travel to model providers, to feeds and pages, and to the
-            search engine; None for sockets.
+        models, web, search, platforms, alerts: how bytes travel to model providers, to feeds and
+            pages, to the search engine, to destinations and sources of revenue, and to whom alerts
+            are told; None for sockets.
         parser: what strangers' bytes pass through; None for a process with limits.
         chance: what ids are drawn from.
     """
@@ -60,17 +65,83 @@ class World:
     models: httpx.AsyncBaseTransport | None = None
     web: httpx.AsyncBaseTransport | None = None
     search: httpx.AsyncBaseTransport | None = None
+    platforms: httpx.AsyncBaseTransport | None = None
+    alerts: httpx.AsyncBaseTransport | None = None
     resolve: Resolve = resolve
     parser: Parser | None = None
     chance: random.Random = field(default_factory=random.SystemRandom)
 
 
-# A new destination is one file in `publishers` and one line here.
-PUBLISHERS: Mapping[str, Callable[[Publishing, str], Publisher]] = {
-    "outbox": lambda publishing, title: Outbox(
-        publishing.outbox_dir, site_url=publishing.site_url, title=title
-    ),
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What destinations are made of. `outbox` is where readers find an article's own page."""
+
+    settings: Settings
+    world: World
+    outbox: Outbox | None
+
+
+def _devto(wiring: Wiring) -> Publisher:
+    from publishers.devto import DevTo
+
+    account, outbox = wiring.settings.publishing.devto, wiring.outbox
+    return DevTo(
+        account.key.reveal(),
+        clock=wiring.world.clock,
+        url=account.url,
+        timeout_s=wiring.settings.fetch.timeout_s,
+        series=account.series,
+        cover=(lambda post: None) if outbox is None else outbox.picture,
+        tls=tls.context(),
+        transport=wiring.world.platforms,
+    )
+
+
+def _bluesky(wiring: Wiring) -> Publisher:
+    from publishers.bluesky import Bluesky
+
+    account = wiring.settings.publishing.bluesky
+    return Bluesky(
+        handle=account.handle,
+        app_password=account.app_password.reveal(),
+        service=account.url,
+        session_file=wiring.settings.location.state_dir / "bluesky-session.json",
+        clock=wiring.world.clock,
+        tls=tls.context(),
+        transport=wiring.world.platforms,
+    )
+
+
+# A new destination of ours is one file in `publishers` and one line here; another distribution
+# brings its own as an entry point (docs/publishers.md).
+PUBLISHERS: Mapping[str, Callable[[Wiring], Publisher]] = {
+    "outbox": lambda wiring: wiring.outbox or _outbox(wiring.settings),
+    "devto": _devto,
+    "bluesky": _bluesky,
 }
+
+
+def _outbox(settings: Settings) -> Outbox:
+    chosen = settings.publishing
+    return Outbox(chosen.outbox_dir, site_url=chosen.site_url, title=settings.brief.publication)
+
+
+def _stripe(settings: Settings, world: World) -> RevenueSource | None:
+    if not settings.earning.stripe_key:
+        return None
+    from daemon.revenue.stripe import Stripe
+
+    return Stripe(
+        settings.earning.stripe_key,
+        url=settings.earning.stripe_url,
+        timeout_s=settings.fetch.timeout_s,
+        tls=tls.context(),
+        transport=world.platforms,
+    )
+
+
+# A new source of money is one file in `daemon/revenue` and one line here (docs/revenue.md).
+REVENUE: tuple[Callable[[Settings, World], RevenueSource | None], ...] = (_stripe,)
 
 
 @contextmanager
@@ -153,9 +224,10 @@ async def opened_cycle(
                 search=search,
             ),
             ladders=settings.ladders,
-            secrets=[endpoint.key.reveal() for endpoint in settings.endpoints.values()],
+            secrets=secrets(settings),
         )
-        press = _press(settings, books, progress, world)
+        press = await _press(stack, settings, books, progress, world)
+        await _told(stack, settings, books, progress, world)
         yield Cycle(
             books=books,
             clock=world.clock,
@@ -182,12 +254,14 @@ async def opened_reconciler(
         }
         for side in billing.values():
             stack.push_async_callback(side.close)
+        press = await _press(stack, settings, books, progress, world)
+        await _told(stack, settings, books, progress, world)
         yield Reconciler(
             books=books,
             clock=world.clock,
             endpoints=settings.endpoints,
             billing=billing,
-            press=_press(settings, books, progress, world),
+            press=press,
             expiry=settings.hold_expiry,
             progress=progress,
         )
@@ -205,11 +279,13 @@ def _search(settings: Settings, world: World) -> Search | None:
     )
 
 
-def _press(settings: Settings, books: Books, progress: Progress, world: World) -> Press:
+async def _press(
+    stack: AsyncExitStack, settings: Settings, books: Books, progress: Progress, world: World
+) -> Press:
     return Press(
         books=books,
         clock=world.clock,
-        publishers=publishers(settings),
+        publishers=await _opened_publishers(stack, settings, world),
         approval=settings.publishing.approval,
         posts_per_day_max=settings.schedule.posts_per_day_max,
         zone=settings.zone,
@@ -218,7 +294,107 @@ def _press(settings: Settings, books: Books, progress: Progress, world: World) -
     )
 
 
-def publishers(settings: Settings) -> list[Publisher]:
+@asynccontextmanager
+async def opened_press(
+    settings: Settings, database: Database, progress: Progress, world: World
+) -> AsyncIterator[Press]:
+    """The press alone, for whoever takes an article back."""
+    async with AsyncExitStack() as stack:
+        books = Books(database, world.clock)
+        press = await _press(stack, settings, books, progress, world)
+        await _told(stack, settings, books, progress, world)
+        yield press
+
+
+@asynccontextmanager
+async def opened_collector(
+    settings: Settings, database: Database, progress: Progress, world: World
+) -> AsyncIterator[Collector]:
+    """Everything `collect` needs, closed again afterwards."""
+    async with AsyncExitStack() as stack:
+        books = Books(database, world.clock)
+        sources = [found for make in REVENUE if (found := make(settings, world)) is not None]
+        for source in sources:
+            stack.push_async_callback(source.close)
+        publishers = await _opened_publishers(stack, settings, world)
+        await _told(stack, settings, books, progress, world)
+        yield Collector(
+            books=books,
+            clock=world.clock,
+            publishers=publishers,
+            sources=sources,
+            rates=settings.earning.rates,
+            daily_cap=settings.earning.daily_cap,
+        )
+
+
+async def _opened_publishers(
+    stack: AsyncExitStack, settings: Settings, world: World
+) -> list[Publisher]:
     """The destinations the operator chose, in their order."""
-    chosen, title = settings.publishing, settings.brief.publication
-    return [PUBLISHERS[name](chosen, title) for name in chosen.publishers]
+    chosen = settings.publishing.publishers
+    wiring = Wiring(settings, world, _outbox(settings) if "outbox" in chosen else None)
+    opened = []
+    for name in chosen:
+        publisher = PUBLISHERS[name](wiring) if name in PUBLISHERS else _plugin(name, wiring)
+        opened.append(publisher)
+        if close := getattr(publisher, "close", None):
+            stack.push_async_callback(close)
+    return opened
+
+
+def _plugin(name: str, wiring: Wiring) -> Publisher:
+    """A destination from another distribution, with a folder of its own."""
+    settings = wiring.settings
+    folder = settings.location.state_dir / "publishers" / name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return plugins.made(
+        name,
+        Surroundings(
+            clock=wiring.world.clock,
+            timeout_s=settings.fetch.timeout_s,
+            state_dir=folder,
+            publication=settings.brief.publication,
+            tls=tls.context(),
+            settings=settings.publishing.plugins.get(name, {}),
+        ),
+    )
+
+
+async def _told(
+    stack: AsyncExitStack, settings: Settings, books: Books, progress: Progress, world: World
+) -> None:
+    """When everything else is done, whoever must know is told."""
+    url = settings.alert_url.reveal()
+    if not url:
+        return
+    webhook = alerts.Webhook(
+        url, timeout_s=settings.fetch.timeout_s, tls=tls.context(), transport=world.alerts
+    )
+    stack.push_async_callback(webhook.close)
+
+    async def tell() -> None:
+        if trouble := await webhook.tell(books, world.clock):
+            progress.note("alerts", trouble)
+
+    stack.push_async_callback(tell)
+
+
+def secrets(settings: Settings) -> list[str]:
+    """Everything that must never stand in an article."""
+    account = settings.publishing
+    found = [
+        *(endpoint.key.reveal() for endpoint in settings.endpoints.values()),
+        account.devto.key.reveal(),
+        account.bluesky.app_password.reveal(),
+        settings.earning.stripe_key.reveal(),
+        settings.alert_url.reveal(),
+        *(
+            value
+            for own in account.plugins.values()
+            for name, value in own.items()
+            # Which of a plug-in's settings are secret, it alone knows; its name tells most often.
+            if re.search(r"key|token|secret|password", name)
+        ),
+    ]
+    return [secret for secret in found if secret]

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from daemon import control, estimate, ids, journal, look, reconcile
+from daemon import alerts, control, drafts, estimate, ids, journal, look, reconcile
+from daemon.alerts import Kind
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.desk.house import Manuscript
@@ -83,7 +84,7 @@ class Cycle:
 
     async def once(self, *, topic: str | None = None, dry_run: bool = False) -> Report:
         """Go on with an interrupted run, else open one now, and see it through."""
-        await self._recover()
+        await self._recover(publishing=not dry_run)
         with self._books.read() as tx:
             reason = control.paused(tx)
             interrupted = journal.interrupted_run(tx)
@@ -107,13 +108,22 @@ class Cycle:
         await self._recover()
         return await self._see_through(run, dry_run=False, fresh=False)
 
-    async def _recover(self) -> None:
-        """What was under way when the process died is unknown; what was unknown long, charged."""
+    async def _recover(self, *, publishing: bool = True) -> None:
+        """
+        Take up what was left: requests that were under way when the process died are unknown, what
+        was unknown long is charged, drafts expire, and publications that wait are tried again.
+        """
+        now = self._clock.now()
         async with self._books.write() as tx:
             reconcile.note_interrupted(tx)
+            alerts.prune(tx, now)
+            for run in drafts.expire_drafts(tx, now):
+                self._progress.note(run, "nobody approved it in time; it is let go")
             # Zero leaves it to the next `reconcile`, which asks the provider first.
             if self._settings.hold_expiry:
-                reconcile.expire(tx, self._clock.now(), self._settings.hold_expiry)
+                reconcile.expire(tx, now, self._settings.hold_expiry)
+        if publishing:
+            await self._press.pursue()
 
     async def _open(self, view: look.View, topic: str | None, dry_run: bool) -> Report:
         """Decide, and open a run, or say why not."""
@@ -156,7 +166,7 @@ class Cycle:
                 return await self._rehearsed(run, manuscript, fresh=fresh)
             if reason := self._press.needs_person(run):
                 return await self._wait_for_person(run, reason)
-            await self._press.publish(run, manuscript)
+            await self._press.publish(run)
             return await self._close(run, *self._press.outcome(run))
         except Abstain as reason:
             return await self._close(run, RunOutcome.ABSTAINED, str(reason))
@@ -194,9 +204,13 @@ class Cycle:
         )
         if row.kind == journal.ARTICLE:
             try:
-                return await self._newsroom.article(steps, row.topic)
+                manuscript = await self._newsroom.article(steps, row.topic)
             except StepDown as reason:
                 await self._become_digest(steps, str(reason))
+            else:
+                if self._press.announces:
+                    await self._newsroom.announcement(steps, manuscript)
+                return manuscript
         return await self._newsroom.digest(steps)
 
     async def _become_digest(self, steps: Steps, reason: str) -> None:
@@ -220,6 +234,10 @@ class Cycle:
         async with self._books.write() as tx:
             state = RunState.AWAITING_APPROVAL
             journal.change_run(tx, run, state=state, outcome=None, reason=reason)
+            row = journal.run(tx, run)
+            title = "" if row is None else row.title
+            said = f"“{title}” waits for approval: `penstock drafts show {run}`"
+            alerts.sound(tx, Kind.APPROVAL, run, said, run=run, at=self._clock.now())
         return self._report(run, RunOutcome.AWAITING_APPROVAL, reason)
 
     async def _rehearsed(self, run: str, manuscript: Manuscript, *, fresh: bool) -> Report:

@@ -64,6 +64,15 @@ STAGES = (
     Stage(Role.EDIT, 2, 4, 2, 3_600, 400, 20_000, 1_500),
 )  # fmt: skip
 
+# Where a destination announces articles. One call stays below a review, so that whoever can pay for
+# that can pay for this.
+ANNOUNCEMENT = Stage(Role.EDIT, 1, 1, 1, 1_000, 120, 10_000, 400)
+
+
+def stages(*, announces: bool) -> tuple[Stage, ...]:
+    """The calls of a run; with those of an announcement where a destination makes one."""
+    return (*STAGES, ANNOUNCEMENT) if announces else STAGES
+
 
 def eligible(
     ladders: Mapping[Role, Ladder], prices: PriceBook, budget: MicroCredits, at: datetime
@@ -89,22 +98,32 @@ def peak(role: Role, rung: Rung, prices: PriceBook, at: datetime) -> MicroCredit
 
 
 def planned(
-    ladders: Mapping[Role, Ladder], prices: PriceBook, at: datetime
+    ladders: Mapping[Role, Ladder], prices: PriceBook, at: datetime, *, announces: bool = False
 ) -> dict[Tier, MicroCredits]:
-    """A run's expected cost per tier; empty where a role has no paid rung."""
+    """
+    A run's expected cost per tier; empty where a role has no paid rung.
+
+    Args:
+        announces: whether a destination wants an announcement.
+    """
     if not all(ladder.paid for ladder in ladders.values()):
         return {}
+    calls = stages(announces=announces)
     try:
-        return {tier: _cost(tier, ladders, prices, at) for tier in PAID_TIERS}
+        return {tier: _cost(tier, calls, ladders, prices, at) for tier in PAID_TIERS}
     except UnknownPrice:
         return {}
 
 
 def _cost(
-    tier: Tier, ladders: Mapping[Role, Ladder], prices: PriceBook, at: datetime
+    tier: Tier,
+    calls: Sequence[Stage],
+    ladders: Mapping[Role, Ladder],
+    prices: PriceBook,
+    at: datetime,
 ) -> MicroCredits:
     total = ZERO
-    for stage in STAGES:
+    for stage in calls:
         ladder = ladders[stage.role]
         price = prices.price(ladder.paid[ladder.start(tier)], at)
         total += price.cost(stage.usage) * stage.calls_at(tier)
@@ -158,7 +177,12 @@ def silent(ladders: Mapping[Role, Ladder]) -> list[Role]:
 
 
 def shortfalls(
-    ladders: Mapping[Role, Ladder], prices: PriceBook, policy: Policy, at: datetime
+    ladders: Mapping[Role, Ladder],
+    prices: PriceBook,
+    policy: Policy,
+    at: datetime,
+    *,
+    announces: bool = False,
 ) -> list[str]:
     """What the limits do not let the ladders do, each with its remedy; empty when all fits."""
     without = silent(ladders)
@@ -169,7 +193,7 @@ def shortfalls(
         " ladders name some; name one there, too"
         for role in without
     ]
-    costs = planned(ladders, prices, at)
+    costs = planned(ladders, prices, at, announces=announces)
     cheapest = min(costs.values(), default=ZERO)
     for role, ladder in ladders.items():
         # Where not even the cheapest run fits, that is said once, below.

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Index, Integer, Row, Text, func, select
+from sqlalchemy import Connection, Index, Integer, Row, Text, and_, func, or_, select
 from sqlmodel import Field, SQLModel
 
 from daemon.inference import attempts
@@ -167,7 +167,10 @@ class Publication(SQLModel, table=True):
     """
     An article at one destination: the intent before the effect, the receipt after it.
 
-    `noted` is what the destination said on the way, such as the id of a draft.
+    `payload` is empty until the intent is frozen, as that of an announcement is while the article
+    has no address. `noted` is what the destination said on the way, such as the id of a draft;
+    `retry_at` the time before which it wants to hear nothing; `withdrawal` why the article is to
+    be taken back; `counted_at` when its engagement was last read.
     """
 
     __tablename__ = "publication"
@@ -185,6 +188,9 @@ class Publication(SQLModel, table=True):
     intended_at: datetime = Field(sa_type=Timestamp)
     published_at: datetime | None = Field(sa_type=Timestamp)
     noted: str | None = Field(sa_type=Text)
+    retry_at: datetime | None = Field(sa_type=Timestamp)
+    withdrawal: str | None = Field(sa_type=Text)
+    counted_at: datetime | None = Field(sa_type=Timestamp)
 
 
 _run, _step, _decision, _source, _claim, _publication = (
@@ -445,11 +451,24 @@ def unconfirmed(tx: Connection) -> int:
     return tx.execute(statement).scalar_one()
 
 
-def unconfirmed_publications(tx: Connection) -> Sequence[Row[Any]]:
-    """Publications that may be live without our knowing, oldest first."""
+def open_publications(tx: Connection) -> Sequence[Row[Any]]:
+    """
+    Publications that are not over, oldest first: those that may be live without our knowing,
+    those that a run which has ended left to be tried again, and those to be taken back.
+    """
+    state, wanted_back = _publication.c.state, _publication.c.withdrawal.is_not(None)
+    intended = state == PublicationState.INTENDED
+    ended = _run.c.state.in_([RunState.FINISHED, RunState.FAILED])
     return tx.execute(
         select(_publication)
-        .where(_publication.c.state == PublicationState.UNCONFIRMED)
+        .join(_run, _run.c.id == _publication.c.run)
+        .where(
+            or_(
+                state == PublicationState.UNCONFIRMED,
+                and_(intended, or_(ended, wanted_back)),
+                and_(state == PublicationState.PUBLISHED, wanted_back),
+            )
+        )
         .order_by(_publication.c.intended_at)
     ).all()
 

@@ -29,14 +29,16 @@ def books(tx: Connection, at: datetime) -> governor.Books:
         available=balance.available,
         spent_day=store.spent(tx, since=at - DAY),
         spent_month=store.spent(tx, since=at - MONTH),
-        income_per_day=MicroCredits(income.micro // MONTH.days),
+        # Refunds can take back more than came in; the balance has that loss already.
+        income_per_day=MicroCredits(max(0, income.micro) // MONTH.days),
     )
 
 
 def history(tx: Connection, settings: Settings, at: datetime) -> governor.History:
     """What runs cost, by tier: lately where there were any, else as planned."""
     ladders = estimate.eligible(settings.ladders, settings.prices, settings.policy.run_budget, at)
-    planned = estimate.planned(ladders, settings.prices, at)
+    announces = settings.publishing.announces
+    planned = estimate.planned(ladders, settings.prices, at, announces=announces)
     lately = {tier: journal.recent_costs(tx, tier) for tier in planned}
     return governor.History(
         cost_by_tier={

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection
 
-from daemon import journal, packaging
+from daemon import journal, packaging, proof
+from daemon.announcing import Announcer
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.crew import digest as digests
@@ -24,19 +25,18 @@ from daemon.crew import editor, researcher, writer
 from daemon.crew.board import claim_line
 from daemon.crew.brief import Brief
 from daemon.crew.digest import DigestItem
-from daemon.crew.prompts import prompt
 from daemon.crew.schemas import Draft, Notes, Plan, Review, Verdict
-from daemon.desk import house, layout
-from daemon.desk.evidence import Claim, Evidence, alike, verify
+from daemon.desk import house
+from daemon.desk.evidence import Claim, Evidence, verify
 from daemon.desk.evidence import Verdict as EvidenceVerdict
-from daemon.desk.house import Context, Finding, Manuscript
+from daemon.desk.house import Finding, Manuscript
 from daemon.estimate import QUESTIONS
 from daemon.inference import attempts
 from daemon.inference.asking import NoAnswer, Question
 from daemon.inference.ladder import Ladder, Role, Rung, Tier
-from daemon.journal import ClaimRecord
+from daemon.journal import ClaimRecord, StepState
 from daemon.reading import Abstain, Reading
-from daemon.sources import archive, published
+from daemon.sources import archive
 from daemon.sources.published import Earlier
 from daemon.sources.text import sentences
 from daemon.steps import Output, Steps
@@ -46,8 +46,6 @@ from ledger.errors import NotAllowed
 CLAIMS_MIN = 3
 DRAFTS_MAX = 3
 RESEARCH_AGAIN_MAX = 2
-# Earlier articles that the writer may link to.
-LINKS_MAX = 3
 # An editor who never approves does not stop a text that keeps every rule and scores this much,
 # when no further draft can be had.
 SCORE_MIN = 6
@@ -79,6 +77,8 @@ class Newsroom:
         Raises:
             Abstain, StepDown, Failed, Paused
         """
+        if (passed := self._passed(steps.run)) is not None:
+            return passed
         locations = await self.reading.poll(steps)
         await self.reading.choose(steps, locations, topic)
         evidence = await self.reading.read(steps, topic)
@@ -92,7 +92,7 @@ class Newsroom:
         self._enough_claims(steps.run)
         with self.books.read() as tx:
             about = f"{plan.working_title} {plan.angle}"
-            earlier = published.related(tx, about, LINKS_MAX, but=steps.run)
+            earlier = proof.earlier(tx, steps.run, about)
         return await self._write_and_edit(steps, evidence, plan, earlier)
 
     async def digest(self, steps: Steps) -> Manuscript:
@@ -102,6 +102,8 @@ class Newsroom:
         Raises:
             Abstain: too few new entries, or the desk refuses it.
         """
+        if (passed := self._passed(steps.run)) is not None:
+            return passed
         locations = await self.reading.poll(steps)
         await self.reading.gather(steps, locations)
         with self.books.read() as tx:
@@ -111,11 +113,24 @@ class Newsroom:
         if len(items) < digests.ITEMS_MIN:
             raise Abstain(f"{len(items)} new entries are too few for a digest")
         made = house.mended(digests.compose(items, self.brief, self.clock.now()))
-        context = self._context(steps.run, {}, links=[item.url for item in items], cites=False)
-        refusals = [f for f in self._findings(steps.run, made, context) if f.refuses]
+        with self.books.read() as tx:
+            context = proof.of_digest(
+                tx, steps.run, self.brief, self.secrets, links=[item.url for item in items]
+            )
+            refusals = [f for f in proof.findings(tx, steps.run, made, context) if f.refuses]
         if refusals:
             raise Abstain(f"the desk refused the digest: {'; '.join(map(str, refusals))}")
         return await self._desk(steps, made)
+
+    async def announcement(self, steps: Steps, manuscript: Manuscript) -> tuple[str, ...]:
+        """
+        The posts that announce an article where a destination does that; asking again is free.
+
+        Raises:
+            Paused
+        """
+        announcer = Announcer(self.books, self.brief, self.secrets)
+        return await announcer.words(steps, manuscript)
 
     async def _planned(
         self, steps: Steps, evidence: Mapping[str, Evidence], topic: str | None
@@ -198,15 +213,8 @@ class Newsroom:
         return [(v.claim, v.remark or "") for v in checked(_noted(notes)) if not v.verified]
 
     def _claims(self, run: str) -> list[Claim]:
-        """Verified claims; of those that rest on the same words, the first."""
         with self.books.read() as tx:
-            rows = journal.claims(tx, run)
-        by_quote: dict[tuple[str, str], Claim] = {}
-        for row in rows:
-            if row.verified:
-                claim = Claim(row.statement, row.quote, row.source)
-                by_quote.setdefault((row.source, alike(row.quote)), claim)
-        return list(by_quote.values())
+            return proof.claims(tx, run)
 
     def _enough_claims(self, run: str) -> list[Claim]:
         claims = self._claims(run)
@@ -393,36 +401,19 @@ class Newsroom:
         earlier: Sequence[Earlier],
     ) -> list[Finding]:
         """What the desk finds in an article, on the claims given."""
-        links = [*(source.url for source in evidence.values()), *_addresses(earlier)]
-        context = replace(self._context(run, evidence, links=links, cites=True), claims=claims)
-        return self._findings(run, manuscript, context)
-
-    def _findings(self, run: str, manuscript: Manuscript, context: Context) -> list[Finding]:
-        """What the desk finds in a manuscript, and in the text as it will go out."""
         with self.books.read() as tx:
-            body = packaging.body(tx, run, manuscript)
-        found = house.inspect(manuscript, context)
-        return list(
-            dict.fromkeys([*found, *house.inspect_body(body, manuscript, context, run=run)])
-        )
+            context = proof.of_article(
+                tx, run, self.brief, self.secrets,
+                evidence=evidence, claims=claims, links=_addresses(earlier),
+            )  # fmt: skip
+            return proof.findings(tx, run, manuscript, context)
 
-    def _context(
-        self, run: str, evidence: Mapping[str, Evidence], *, links: Sequence[str], cites: bool
-    ) -> Context:
+    def _passed(self, run: str) -> Manuscript | None:
+        """What has passed the desk, and may have been edited by a person since."""
         with self.books.read() as tx:
-            titles = journal.earlier_titles(tx, run)
-        return Context(
-            evidence=evidence,
-            claims=(),
-            # As they stand in the text, too: Markdown needs some characters encoded.
-            links=frozenset([*links, *map(layout.target, links)]),
-            earlier_titles=titles,
-            prompts=[prompt(role) for role in ("researcher", "writer", "editor")],
-            secrets=self.secrets,
-            words_min=self.brief.words_min if cites else house.WORDS_FLOOR,
-            words_max=self.brief.words_max if cites else 100_000,
-            cites=cites,
-        )
+            desk = journal.step(tx, run, "desk")
+            done = desk is not None and desk.state == StepState.DONE
+            return packaging.manuscript(tx, run) if done else None
 
     async def _desk(self, steps: Steps, manuscript: Manuscript) -> Manuscript:
         """Store what may appear."""
@@ -436,8 +427,9 @@ class Newsroom:
             journal.change_run(tx, steps.run, title=output["manuscript"]["title"])
             packaging.keep(tx, steps.run, manuscript, self.brief, picture)
 
-        stored = (await steps.work("desk", act, keep))["manuscript"]
-        return Manuscript(**stored | {"tags": tuple(stored["tags"])})
+        await steps.work("desk", act, keep)
+        with self.books.read() as tx:
+            return packaging.manuscript(tx, steps.run)
 
     def _card(self, run: str, manuscript: Manuscript) -> bytes:
         return packaging.drawn(manuscript.title, self.brief.publication, run)

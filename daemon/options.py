@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from daemon import plugins
 from daemon.inference.ladder import Rung, parse_ladder, parse_rung
 from daemon.inference.port import ModelOptions
 from daemon.inference.prices import parse_prices
 from ledger.money import AmountError, MicroCredits
 
-PUBLISHERS_KNOWN = ("outbox",)
-PUBLISHERS_LATER = ("devto", "bluesky")
 RATES_DEFAULT = (
     "devto.view=0.0002,devto.reaction=0.005,devto.comment=0.01,bluesky.like=0.002,"
     "bluesky.repost=0.005,bluesky.reply=0.005,bluesky.quote=0.005"
 )
 _RATE_NAMES = tuple(item.partition("=")[0] for item in RATES_DEFAULT.split(","))
+# What a destination can count of readers (`publishers.port.Engagement`).
+METRICS = ("view", "reaction", "comment", "like", "repost", "reply", "quote")
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):([0-9]{1,5})")
 
 
@@ -140,9 +141,8 @@ def _fetch_allow(value: str) -> frozenset[str]:
 def _publishers(value: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.lower() for name in _list(value)))
     for name in names:
-        if name in PUBLISHERS_LATER:
-            raise ValueError(f"{name} is not in this version yet; outbox is")
-        _one_of(name, PUBLISHERS_KNOWN)
+        if name not in plugins.BUILT_IN:
+            _one_of(name, (*plugins.BUILT_IN, *plugins.names()))
     if not names:
         raise ValueError("at least one destination is needed, such as outbox")
     return names
@@ -157,11 +157,30 @@ def _approval(value: str) -> str:
 def _rates(value: str) -> Mapping[str, MicroCredits]:
     rates = {}
     for item in _list(value):
-        name, _, amount = item.partition("=")
-        if name not in _RATE_NAMES:
+        name, _, amount = (part.strip() for part in item.partition("="))
+        if name not in _RATE_NAMES and not _is_of_plugin(name):
             raise ValueError(f"{name!r} is no unit of engagement{did_you_mean(name, _RATE_NAMES)}")
         rates[name] = _amount(amount)
     return rates
+
+
+def _is_of_plugin(unit: str) -> bool:
+    platform, _, metric = unit.partition(".")
+    return metric in METRICS and platform not in plugins.BUILT_IN and platform in plugins.names()
+
+
+def _devto_key(value: str) -> str:
+    if not all("!" <= character <= "~" for character in value):
+        raise ValueError("a key of printable ASCII is needed; was it copied whole?")
+    return value
+
+
+def _handle(value: str) -> str:
+    # As it is copied from a profile page.
+    handle = value.removeprefix("@")
+    if re.search(r"[\s/]", handle):
+        raise ValueError("a handle such as name.bsky.social is needed")
+    return handle
 
 
 def _model_options(value: str) -> dict[Rung, ModelOptions]:
@@ -225,18 +244,21 @@ OPTIONS: tuple[Option, ...] = (
     Option("PENSTOCK_MONTHLY_CAP", "15.00", "credits that may be spent in the last 30 days", _amount),
     Option("PENSTOCK_RESERVE", "0.10", "credits that are never spent", _amount),
     Option("PENSTOCK_RUNWAY_DAYS", "14", "days the balance should last before the governor steps down", partial(_whole, low=1, high=36_500)),
-    Option("PENSTOCK_RATES", RATES_DEFAULT, "credits of income per unit of engagement, comma-separated", _rates, later=True),
-    Option("PENSTOCK_EARN_DAILY_CAP", "0.50", "credits that engagement can add in 24 hours at most", _amount, later=True),
-    Option("PENSTOCK_PUBLISHERS", "outbox", "destinations in order: outbox (devto and bluesky are to come)", _publishers),
+    Option("PENSTOCK_RATES", RATES_DEFAULT, "credits of income per unit of engagement, comma-separated", _rates),
+    Option("PENSTOCK_EARN_DAILY_CAP", "0.50", "credits that engagement can add in 24 hours at most", _amount),
+    Option("PENSTOCK_PUBLISHERS", "outbox", "destinations in order, comma-separated: outbox, devto, bluesky, or the name of a plug-in", _publishers),
     Option("PENSTOCK_APPROVAL", "first:3", "auto, manual, or first:N: the first N articles for public destinations wait for a person", _approval),
-    Option("DEVTO_API_KEY", "", "Dev.to API key", _text, secret=True, later=True),
-    Option("DEVTO_URL", "https://dev.to", "root of the Forem site", url, later=True),
-    Option("BLUESKY_HANDLE", "", "Bluesky handle", _text, later=True),
-    Option("BLUESKY_APP_PASSWORD", "", "Bluesky app password, not the account's", _text, secret=True, later=True),
-    Option("BLUESKY_URL", "https://bsky.social", "root of the Bluesky service", url, later=True),
+    Option("DEVTO_API_KEY", "", "Dev.to API key (Settings, Extensions); needed for devto", _devto_key, secret=True),
+    Option("DEVTO_URL", "https://dev.to", "root of the Forem site", url),
+    Option("DEVTO_SERIES", "", "name of the series that every article is put into; empty for none", _text),
+    Option("BLUESKY_HANDLE", "", "Bluesky handle, such as name.bsky.social; needed for bluesky", _handle),
+    Option("BLUESKY_APP_PASSWORD", "", "Bluesky app password (Settings, Privacy and security), not the account's; needed for bluesky", _text, secret=True),
+    Option("BLUESKY_URL", "https://bsky.social", "root of the Bluesky service", url),
     Option("PENSTOCK_OUTBOX_DIR", "", "folder of the outbox; empty: `outbox` in the state folder", _folder),
     Option("PENSTOCK_SITE_URL", "", "public URL of the outbox, if you serve it; makes it the canonical URL", url),
-    Option("PENSTOCK_ALERT_URL", "", "webhook that is told when a person is needed", url, secret=True, later=True),
+    Option("STRIPE_API_KEY", "", "restricted Stripe key that may read the balance; empty: no revenue from Stripe", _text, secret=True),
+    Option("STRIPE_URL", "https://api.stripe.com", "root of Stripe's API", url),
+    Option("PENSTOCK_ALERT_URL", "", "webhook that gets a JSON POST when a person is needed", url, secret=True),
     Option("PENSTOCK_LOG_LEVEL", "info", "debug, info, warning or error", partial(_one_of, allowed=("debug", "info", "warning", "error"))),
     Option("PENSTOCK_RETENTION_DAYS", "180", "days after which fetched pages are thinned; books, articles and claims are kept", partial(_whole, low=1, high=36_500), later=True),
 )  # fmt: skip

@@ -17,6 +17,9 @@ from daemon.desk.manuscript import Manuscript
 from daemon.desk.package import package
 from daemon.sources import published
 
+# The step whose output is the posts that announce an article.
+PUBLICIST = "publicist"
+
 
 @lru_cache(maxsize=4)
 def drawn(title: str, publication: str, run: str) -> bytes:
@@ -42,6 +45,20 @@ def keep(tx: Connection, run: str, manuscript: Manuscript, brief: Brief, picture
         claims_verified=sum(claim.verified for claim in claims),
     )
     published.keep(tx, run, **asdict(made), card=picture)
+
+
+def manuscript(tx: Connection, run: str) -> Manuscript:
+    """A run's text as the desk passed it."""
+    desk = journal.step(tx, run, "desk")
+    assert desk is not None
+    stored = desk.output["manuscript"]
+    return Manuscript(**stored | {"tags": tuple(stored["tags"])})
+
+
+def announced(tx: Connection, run: str) -> tuple[str, ...]:
+    """The posts that announce a run's article; none where none were made."""
+    made = journal.step(tx, run, PUBLICIST)
+    return tuple(made.output["posts"]) if made is not None and made.output else ()
 
 
 def body(tx: Connection, run: str, manuscript: Manuscript) -> str:

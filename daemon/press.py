@@ -2,32 +2,59 @@
 From a manuscript to publications: intent, effect, receipt, at every destination that is due.
 
 The exact bytes are stored before anything is sent, the receipt after it. An effect whose outcome
-is not known is never repeated blind.
+is not known is never repeated blind. Each publication has a life of its own: a run ends once its
+article is out somewhere, and what other destinations still wait for is pursued later.
+
+An announcement is frozen when the article it links to has its address, and lapses without one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from daemon import control, journal, look, packaging
+from daemon import alerts, control, journal, look, packaging, whereabouts
+from daemon.alerts import Kind
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.crew.brief import Brief
-from daemon.desk.house import Manuscript
-from daemon.journal import PublicationState, RunOutcome, StepState
+from daemon.journal import PublicationState, RunOutcome, RunState, StepState
 from daemon.progress import Progress
 from daemon.sources import published
 from daemon.steps import Paused
-from publishers.errors import OutcomeUnknown, Rejected, Transient
-from publishers.port import Intent, Post, Publisher, Receipt
+from daemon.whereabouts import OPEN, OUTBOX, address, announces
+from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
+from publishers.port import (
+    Discarding,
+    Hosting,
+    Intent,
+    Post,
+    Publisher,
+    Receipt,
+    Withdrawing,
+)
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 # Where a digest may go: a provider that fails must not post link lists in public.
-DIGEST_DESTINATION = "outbox"
+DIGEST_DESTINATION = OUTBOX
+# An announcement of yesterday's article is no news.
+LAPSES_AFTER = timedelta(hours=24)
+# A destination that asks for a moment gets it, at most so long and so often a round.
+PATIENCE_S = 60.0
+ATTEMPTS_MAX = 3
+
+# An intent that is still to be made.
+_LATER = Intent("", b"")
 
 
 class Parked(Exception):
@@ -61,17 +88,25 @@ class Press:
     ) -> None:
         self._books = books
         self._clock = clock
-        self._publishers = publishers
+        # What announces comes after what it may announce.
+        self._publishers = sorted(publishers, key=announces)
         self._approval = approval
         self._posts_per_day_max = posts_per_day_max
         self._zone = zone
         self._brief = brief
         self._progress = progress
+        # What began earlier, another life of the process may have sent.
+        self._born = clock.now()
 
     @property
     def takes_digests(self) -> bool:
         """Whether there is a destination for a digest."""
         return any(publisher.name == DIGEST_DESTINATION for publisher in self._publishers)
+
+    @property
+    def announces(self) -> bool:
+        """Whether a destination wants an announcement of each article."""
+        return any(map(announces, self._publishers))
 
     def day_is_full(self) -> str | None:
         """Why no article may be published today, or None."""
@@ -99,68 +134,289 @@ class Press:
             return None
         return f"the first {first} public articles wait for a person, and {reached} are out"
 
-    async def publish(self, run: str, manuscript: Manuscript) -> None:
+    async def publish(self, run: str) -> None:
         """
         Publish to every destination that is due; one failing neither blocks nor repeats another.
 
         Raises:
-            Parked: the day is full, or a destination said not now.
+            Parked: the day is full, or it is out nowhere and a destination said not now.
             Paused: the operator paused Penstock.
         """
         with self._books.read() as tx:
-            row = journal.run(tx, run)
-            known = {p.platform: p for p in journal.publications(tx, run=run)}
-        assert row is not None
-        due = [
-            p
-            for p in self._publishers
-            if row.kind == journal.ARTICLE or p.name == DIGEST_DESTINATION
-        ]
-        reached = any(publication.state in journal.REACHED for publication in known.values())
-        if not reached and (full := self.day_is_full()):
+            states = _states(journal.publications(tx, run=run))
+        if not states & {*journal.REACHED} and (full := self.day_is_full()):
             raise Parked(full, RunOutcome.SKIPPED)
-        waiting = []
-        for publisher in due:
-            state = known[publisher.name].state if publisher.name in known else None
-            if state in (None, PublicationState.INTENDED):
-                waiting += await self._publish_to(publisher, run, manuscript)
-        if waiting:
-            raise Parked("; ".join(waiting))
+        await self._plan(run)
+        for publisher in self._publishers:
+            await self._deliver(publisher, run)
+        with self._books.read() as tx:
+            rows = journal.publications(tx, run=run)
+        if not _states(rows) & {*journal.REACHED}:
+            waiting = [row for row in rows if row.state == PublicationState.INTENDED]
+            if waiting:
+                raise Parked(_problems(waiting))
 
-    async def _publish_to(
-        self, publisher: Publisher, run: str, manuscript: Manuscript
-    ) -> list[str]:
-        """Intent, effect, receipt. Returns why it must be tried again, if it must."""
+    async def pursue(self) -> list[Any]:
+        """
+        Go on with every publication that is not over; returns those as they are now.
+
+        What may be live is looked up at its destination first; what was put off is tried again;
+        what is to be taken back is. A run of which this changes something gets the outcome it has
+        then earned.
+        """
+        with self._books.read() as tx:
+            rows = journal.open_publications(tx)
+        by_name = {publisher.name: publisher for publisher in self._publishers}
+        order = {name: number for number, name in enumerate(by_name)}
+        for run in dict.fromkeys(row.run for row in rows):
+            mine = [row for row in rows if row.run == run and row.platform in by_name]
+            for row in sorted(mine, key=lambda row: order[row.platform]):
+                try:
+                    await self._deliver(by_name[row.platform], run)
+                except Paused:
+                    continue
+            await self._close(run)
+        with self._books.read() as tx:
+            return [journal.publication(tx, row.run, row.platform) for row in rows]
+
+    async def withdraw(self, run: str, reason: str) -> list[Any]:
+        """
+        Take an article back from wherever it went; returns its publications as they are then.
+
+        The wish is stored first, so that `pursue` carries out what a destination puts off, and
+        whoever is publishing it at this moment finds it.
+        """
+        now = self._clock.now()
+        async with self._books.write() as tx:
+            for row in journal.publications(tx, run=run):
+                if row.state in (*OPEN, PublicationState.PUBLISHED):
+                    journal.change_publication(
+                        tx, run, row.platform, withdrawal=reason, retry_at=None
+                    )
+            journal.decide(
+                tx, run=run, kind="withdraw", sentence=f"a person takes it back: {reason}",
+                inputs={}, at=now,
+            )  # fmt: skip
+        # Where it is announced first: a link to nothing is worse than an article without one.
+        for publisher in reversed(self._publishers):
+            await self._deliver(publisher, run)
+        with self._books.read() as tx:
+            return list(journal.publications(tx, run=run))
+
+    # One publication
+
+    async def _plan(self, run: str) -> None:
+        """Store what is due where, and freeze what can be; one instant for all of it."""
+        with self._books.read() as tx:
+            row = journal.run(tx, run)
+            known = {found.platform for found in journal.publications(tx, run=run)}
+            title = packaging.manuscript(tx, run).title
+        assert row is not None
+        is_article = row.kind == journal.ARTICLE
+        lacking = [
+            publisher
+            for publisher in self._publishers
+            if publisher.name not in known and (is_article or publisher.name == DIGEST_DESTINATION)
+        ]
+        if not lacking:
+            return
+        post = self._post(run)
+        planned = [
+            (publisher.name, _LATER if announces(publisher) else _intended(publisher, post))
+            for publisher in lacking
+        ]
+        async with self._books.write() as tx:
+            for name, intent in planned:
+                journal.intend(
+                    tx, run, name, key=intent.key, payload=intent.payload, title=title, at=post.at
+                )
+
+    async def _deliver(self, publisher: Publisher, run: str) -> None:
+        """Bring one publication as far as it can be brought now."""
+        with self._books.read() as tx:
+            row = journal.publication(tx, run, publisher.name)
+        if row is None:
+            return
+        if row.withdrawal is not None:
+            await self._take_back(publisher, row)
+            return
+        now = self._clock.now()
+        if row.state not in OPEN or (row.retry_at is not None and row.retry_at > now):
+            return
+        if not row.payload:
+            row = await self._freeze(publisher, row)
+            if row is None:
+                return
+        await self._send(publisher, row)
+
+    async def _freeze(self, publisher: Publisher, row: Any) -> Any | None:
+        """The row with its exact bytes; None while there cannot be any."""
+        with self._books.read() as tx:
+            rows = journal.publications(tx, run=row.run)
+        link, waits = address(self._publishers, rows)
+        if announces(publisher) and waits:
+            lapsed = self._clock.now() >= row.intended_at + LAPSES_AFTER
+            hours = LAPSES_AFTER // timedelta(hours=1)
+            error = f"waits for the article's address ({waits})" + (
+                f" and had none within {hours} h, so it is let go" if lapsed else ""
+            )
+            put_off: dict[str, Any] = {"error": error}
+            if lapsed:
+                put_off["state"] = PublicationState.FAILED
+            async with self._books.write() as tx:
+                journal.change_publication(tx, row.run, row.platform, **put_off)
+                if lapsed:
+                    self._sound(tx, Kind.LAPSED, row, error)
+            return None
+        intent = _intended(publisher, self._post(row.run, link))
+        change: dict[str, Any]
+        if intent is _LATER:
+            change = {"error": f"{publisher.name} cannot prepare it now; look at its settings"}
+        else:
+            change = {"key": intent.key, "payload": intent.payload.decode(), "error": None}
+        async with self._books.write() as tx:
+            journal.change_publication(tx, row.run, row.platform, **change)
+            return None if intent is _LATER else journal.publication(tx, row.run, row.platform)
+
+    async def _send(self, publisher: Publisher, row: Any) -> None:
+        """Look where it may be live already, then carry the intent out."""
+        run, name = row.run, f"publish:{row.platform}"
         with self._books.read() as tx:
             pause = control.paused(tx)
-        if pause is not None:
+            begun = journal.run(tx, run)
+        assert begun is not None
+        maybe_live = row.state == PublicationState.UNCONFIRMED
+        if pause is not None and not maybe_live:
             raise Paused(pause)
-        name = f"publish:{publisher.name}"
         self._progress.step(run, name, StepState.RUNNING)
-        intent = await self._intent(publisher, run, manuscript)
-        change: dict[str, Any]
-        waiting: list[str] = []
-        try:
-            receipt = await publisher.publish(intent, partial(self._note, run, publisher.name))
-        except Transient as error:
-            change = {"error": str(error)}
-            waiting.append(f"{publisher.name}: {error}")
-        except Rejected as error:
-            change = {"state": PublicationState.FAILED, "error": str(error)}
-        except OutcomeUnknown as error:
-            change = {"state": PublicationState.UNCONFIRMED, "error": str(error)}
-        else:
-            change = self._received(receipt)
         async with self._books.write() as tx:
-            journal.change_publication(tx, run, publisher.name, **change)
-            self._note_out(tx, publisher, run, change)
-            if change["error"] is None:
-                journal.finish_step(tx, run, name, None, self._clock.now())
+            journal.begin_step(tx, run, name, self._clock.now())
+        try:
+            receipt = None
+            if maybe_live or begun.started_at < self._born:
+                receipt = await self._patiently(row, lambda: publisher.find(_stored(row)))
+            if receipt is None and pause is not None:
+                raise Paused(pause)
+            if receipt is None:
+                receipt = await self._patiently(row, lambda: self._published(publisher, row))
+        except Paused:
+            async with self._books.write() as tx:
+                journal.fail_step(tx, run, name, "paused", self._clock.now())
+            raise
+        except Exception as error:  # noqa: BLE001 - a destination's fault must stop no other
+            change = self._refused(error)
+            await self._store(publisher, row, change, error)
+            self._progress.step(run, name, StepState.FAILED, change["error"])
+        else:
+            await self._store(publisher, row, self._received(receipt), None)
+            self._progress.step(run, name, StepState.DONE)
+
+    async def _published(self, publisher: Publisher, row: Any) -> Receipt:
+        """Carry the stored intent out, with what was noted of it so far."""
+        with self._books.read() as tx:
+            current = journal.publication(tx, row.run, row.platform)
+        assert current is not None
+        if current.withdrawal is not None:
+            raise Transient("it is being taken back")
+        return await publisher.publish(_stored(current), partial(self._note, row.run, row.platform))
+
+    async def _patiently(self, row: Any, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask, waiting where the destination wants a moment."""
+        for _ in range(ATTEMPTS_MAX - 1):
+            try:
+                return await ask()
+            except Transient as error:
+                wait_s = error.retry_after_s
+                if wait_s is None or not 0 < wait_s <= PATIENCE_S:
+                    raise
+                self._progress.note(row.run, f"{row.platform} asks to wait {wait_s:.0f} s")
+                await self._clock.sleep(wait_s)
+        return await ask()
+
+    def _refused(self, error: Exception) -> dict[str, Any]:
+        """What an error changes about a publication."""
+        said = str(error) or type(error).__name__
+        if isinstance(error, Rejected):
+            return {"state": PublicationState.FAILED, "error": said}
+        if isinstance(error, Transient):
+            wait_s = None if isinstance(error, Barred) else error.retry_after_s
+            return {"error": said, "retry_at": self._later(wait_s)}
+        if isinstance(error, OutcomeUnknown):
+            return {"state": PublicationState.UNCONFIRMED, "error": said}
+        # Not one of the answers a destination may give, so nobody can say what took effect.
+        unexpected = f"unexpected, a fault of the program: {type(error).__name__}: {said}"
+        return {"state": PublicationState.UNCONFIRMED, "error": unexpected}
+
+    def _later(self, wait_s: float | None) -> datetime | None:
+        if wait_s is None or not wait_s > 0:
+            return None
+        return self._clock.now() + timedelta(seconds=min(wait_s, LAPSES_AFTER.total_seconds()))
+
+    async def _store(
+        self, publisher: Publisher, row: Any, change: Mapping[str, Any], error: Exception | None
+    ) -> None:
+        """What came of an attempt, the step, the alerts and the archive, in one transaction."""
+        now, name = self._clock.now(), f"publish:{row.platform}"
+        async with self._books.write() as tx:
+            journal.change_publication(tx, row.run, row.platform, **change)
+            if error is None:
+                journal.finish_step(tx, row.run, name, None, now)
+                alerts.clear(tx, Kind.BARRED, row.platform, at=now)
+                whereabouts.note(tx, self._publishers, row.run)
+                return
+            journal.fail_step(tx, row.run, name, change["error"], now)
+            if isinstance(error, Barred):
+                self._barred(tx, publisher, error)
+            elif isinstance(error, Rejected):
+                self._sound(tx, Kind.REFUSED, row, change["error"])
+
+    async def _take_back(self, publisher: Publisher, row: Any) -> None:
+        """Withdraw what is out, look where it may be, let go of what is not."""
+        if row.state not in (*OPEN, PublicationState.PUBLISHED):
+            return
+        refused: PublisherError | None = None
+        change: dict[str, Any]
+        try:
+            receipt = await self._receipt(publisher, row)
+            if receipt is None:
+                if isinstance(publisher, Discarding) and row.payload:
+                    await self._patiently(row, partial(publisher.discard, _stored(row)))
+                change = {
+                    "state": PublicationState.FAILED,
+                    "error": f"withdrawn before it was out: {row.withdrawal}",
+                }
+            elif not isinstance(publisher, Withdrawing):
+                raise Rejected(f"{publisher.name} takes nothing back; remove it there by hand")
             else:
-                journal.fail_step(tx, run, name, change["error"], self._clock.now())
-        state = StepState.FAILED if change["error"] else StepState.DONE
-        self._progress.step(run, name, state, change["error"] or "")
-        return waiting
+                withdraw = partial(publisher.withdraw, receipt, row.withdrawal)
+                await self._patiently(row, withdraw)
+                change = {
+                    "state": PublicationState.WITHDRAWN, "error": None,
+                    "url": receipt.url, "remote_id": receipt.remote_id,
+                }  # fmt: skip
+        except Rejected as error:
+            # Asked again it would say the same.
+            refused, change = error, {"error": f"not withdrawn: {error}", "withdrawal": None}
+        except PublisherError as error:
+            refused, change = error, {"error": f"not withdrawn yet: {error}"}
+        except Exception as error:  # noqa: BLE001 - a destination's fault must stop no other
+            change = {"error": f"not withdrawn yet: {type(error).__name__}: {error}"}
+        async with self._books.write() as tx:
+            journal.change_publication(tx, row.run, row.platform, **change)
+            if isinstance(refused, Barred):
+                self._barred(tx, publisher, refused)
+            elif isinstance(refused, Rejected):
+                self._sound(tx, Kind.REFUSED, row, change["error"])
+            whereabouts.note(tx, self._publishers, row.run)
+        self._progress.note(row.run, f"{row.platform}: {change['error'] or 'withdrawn'}")
+
+    async def _receipt(self, publisher: Publisher, row: Any) -> Receipt | None:
+        """Where a publication that may be out is; None where it is not."""
+        if row.state == PublicationState.PUBLISHED:
+            return Receipt(row.url, row.remote_id)
+        if not row.payload:
+            return None
+        return await self._patiently(row, lambda: publisher.find(_stored(row)))
 
     async def _note(self, run: str, platform: str, text: str) -> None:
         """Keep what a destination said on the way, before anything more is sent there."""
@@ -171,94 +427,99 @@ class Press:
         """What a receipt changes about a publication."""
         return {
             "state": PublicationState.PUBLISHED, "url": receipt.url, "error": None,
-            "remote_id": receipt.remote_id, "published_at": self._clock.now(),
+            "remote_id": receipt.remote_id, "published_at": self._clock.now(), "retry_at": None,
         }  # fmt: skip
 
-    def _note_out(
-        self, tx: Connection, publisher: Publisher, run: str, change: Mapping[str, Any]
-    ) -> None:
-        """From now on the archive knows the article as published."""
-        if change.get("state") is PublicationState.PUBLISHED:
-            url = change["url"] if publisher.public else None
-            published.went_out(tx, run, url, change["published_at"])
-
-    async def confirm(self) -> list[Any]:
-        """
-        Read the destinations of every publication that may be live; returns those publications.
-
-        A run whose last doubt this lifts gets the outcome it has earned.
-        """
-        with self._books.read() as tx:
-            doubtful = journal.unconfirmed_publications(tx)
-        by_name = {publisher.name: publisher for publisher in self._publishers}
-        for row in doubtful:
-            if row.platform not in by_name:
-                continue
-            publisher = by_name[row.platform]
-            receipt = await publisher.find(Intent(row.key, row.payload.encode(), row.noted))
-            if receipt is None:
-                continue
-            async with self._books.write() as tx:
-                change = self._received(receipt)
-                journal.change_publication(tx, row.run, row.platform, **change)
-                self._note_out(tx, publisher, row.run, change)
-                journal.finish_step(tx, row.run, f"publish:{row.platform}", None, self._clock.now())
-            outcome, reason = self.outcome(row.run)
-            async with self._books.write() as tx:
-                journal.change_run(tx, row.run, outcome=outcome, reason=reason)
-        with self._books.read() as tx:
-            return [journal.publication(tx, row.run, row.platform) for row in doubtful]
-
-    async def _intent(self, publisher: Publisher, run: str, manuscript: Manuscript) -> Intent:
-        """The stored intent, or a new one, stored before anything is sent."""
-        now = self._clock.now()
-        with self._books.read() as tx:
-            stored = journal.publication(tx, run, publisher.name)
-        intent = (
-            publisher.intend(self._post(run, manuscript))
-            if stored is None
-            else Intent(stored.key, stored.payload.encode(), stored.noted)
-        )
-        async with self._books.write() as tx:
-            journal.begin_step(tx, run, f"publish:{publisher.name}", now)
-            if stored is None:
-                journal.intend(
-                    tx, run, publisher.name,
-                    key=intent.key, payload=intent.payload, title=manuscript.title, at=now,
-                )  # fmt: skip
-        return intent
-
-    def _post(self, run: str, manuscript: Manuscript) -> Post:
+    def _post(self, run: str, link: str | None = None) -> Post:
         """Translate the crew's manuscript into a publisher's post."""
         with self._books.read() as tx:
+            row = journal.run(tx, run)
+            manuscript = packaging.manuscript(tx, run)
             body = packaging.body(tx, run, manuscript)
             picture = packaging.picture(tx, run, manuscript, self._brief)
+            announcement = packaging.announced(tx, run)
             kept = published.article(tx, run)
-        return Post(
+        assert row is not None
+        post = Post(
             run=run,
             title=manuscript.title,
             description=manuscript.description,
             tags=manuscript.tags,
             markdown=body,
             at=self._clock.now(),
+            begun=row.started_at,
             language=self._brief.language,
             card=picture,
             reading_minutes=kept.reading_minutes if kept is not None else 0,
+            link=link,
+            announcement=announcement,
         )
+        return next(
+            (
+                replace(post, canonical_url=address)
+                for publisher in self._publishers
+                if isinstance(publisher, Hosting) and (address := publisher.address(post))
+            ),
+            post,
+        )
+
+    # What it adds up to
 
     def outcome(self, run: str) -> tuple[RunOutcome, str]:
         """What the publications add up to."""
+        order = [publisher.name for publisher in self._publishers]
         with self._books.read() as tx:
-            publications = journal.publications(tx, run=run)
-        states = {publication.state for publication in publications}
-        problems = "; ".join(f"{p.platform}: {p.error}" for p in publications if p.error)
+            rows = sorted(
+                journal.publications(tx, run=run),
+                key=lambda row: order.index(row.platform) if row.platform in order else len(order),
+            )
+        states, problems = _states(rows), _problems(rows)
         if PublicationState.UNCONFIRMED in states:
             return RunOutcome.UNCONFIRMED, problems
-        if PublicationState.PUBLISHED in states:
-            reached = ", ".join(
-                p.platform for p in publications if p.state == PublicationState.PUBLISHED
-            )
+        out = {PublicationState.PUBLISHED, PublicationState.WITHDRAWN}
+        if states & out:
+            reached = ", ".join(row.platform for row in rows if row.state in out)
             return RunOutcome.PUBLISHED, f"published to {reached}" + (
                 f" ({problems})" if problems else ""
             )
         return RunOutcome.FAILED, problems or "no destination was due"
+
+    async def _close(self, run: str) -> None:
+        """Give a run that has ended the outcome that its publications add up to now."""
+        outcome, reason = self.outcome(run)
+        async with self._books.write() as tx:
+            row = journal.run(tx, run)
+            if row is not None and row.state in (RunState.FINISHED, RunState.FAILED):
+                state = RunState.FAILED if outcome is RunOutcome.FAILED else RunState.FINISHED
+                journal.change_run(tx, run, outcome=outcome, reason=reason, state=state)
+
+    def _sound(self, tx: Connection, kind: Kind, row: Any, message: str) -> None:
+        said = f"“{row.title}” at {row.platform}: {message}"
+        about = f"{row.run}:{row.platform}"
+        alerts.sound(tx, kind, about, said, run=row.run, at=self._clock.now())
+
+    def _barred(self, tx: Connection, publisher: Publisher, error: PublisherError) -> None:
+        message = f"{publisher.name} lets nothing through: {error}"
+        alerts.sound(tx, Kind.BARRED, publisher.name, message, at=self._clock.now())
+
+
+def _intended(publisher: Publisher, post: Post) -> Intent:
+    """A destination's intent; an empty one, to be made later, where it cannot be made now."""
+    try:
+        return publisher.intend(post)
+    except Exception:
+        # Such as a folder that cannot be read; it must stop no other destination.
+        logger.exception("press.intend: %s cannot prepare %s", publisher.name, post.run)
+        return _LATER
+
+
+def _stored(row: Any) -> Intent:
+    return Intent(row.key, row.payload.encode(), row.noted)
+
+
+def _states(rows: Sequence[Any]) -> set[PublicationState]:
+    return {PublicationState(row.state) for row in rows}
+
+
+def _problems(rows: Sequence[Any]) -> str:
+    return "; ".join(f"{row.platform}: {row.error}" for row in rows if row.error)

@@ -167,7 +167,7 @@ class Reconciler:
         found = Findings()
         async with self._books.write() as tx:
             note_interrupted(tx)
-        found.publications = await self._press.confirm()
+        found.publications = await self._press.pursue()
         keys = Count(endpoint.key.reveal() for endpoint in self._endpoints.values())
         for name in self._billing:
             shared = keys[self._endpoints[name].key.reveal()] > 1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from daemon import cadence
+from daemon import cadence, plugins
 from daemon.crew.brief import Brief
 from daemon.governor import Policy
 from daemon.inference.ladder import Ladder, Role, Rung
@@ -28,6 +28,7 @@ from daemon.options import url as parse_url
 from daemon.secret import Secret
 from daemon.sources.policy import FeedPolicy, FetchPolicy
 from ledger.database import sqlite_path
+from ledger.money import MicroCredits
 
 ETC_ENV_FILE = Path("/etc/penstock/penstock.env")
 DATABASE_NAME = "penstock.db"
@@ -74,13 +75,58 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class DevToAccount:
+    """An author on a Forem site."""
+
+    key: Secret
+    url: str
+    series: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlueskyAccount:
+    """An account at a Bluesky service."""
+
+    handle: str
+    app_password: Secret
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Publishing:
-    """Where articles go, and whether a person is asked first."""
+    """
+    Where articles go, and whether a person is asked first.
+
+    `plugins` has each plug-in's own settings, by its name, then theirs in lower case.
+    """
 
     publishers: tuple[str, ...]
     approval: str
     outbox_dir: Path
     site_url: str
+    devto: DevToAccount
+    bluesky: BlueskyAccount
+    plugins: Mapping[str, Mapping[str, str]] = field(repr=False)
+
+    @property
+    def announces(self) -> bool:
+        """Whether a destination may want an announcement; of a plug-in it alone knows."""
+        return any(name not in ("outbox", "devto") for name in self.publishers)
+
+
+@dataclass(frozen=True, slots=True)
+class Earning:
+    """
+    What comes in.
+
+    `rates` is income per unit of engagement, such as `devto.view`; `daily_cap` the most that
+    engagement can add in 24 hours.
+    """
+
+    rates: Mapping[str, MicroCredits]
+    daily_cap: MicroCredits
+    stripe_key: Secret
+    stripe_url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +148,8 @@ class Settings:
     policy: Policy
     hold_expiry: timedelta
     publishing: Publishing
+    earning: Earning
+    alert_url: Secret
     ineffective: tuple[str, ...] = field(default=())
 
     @property
@@ -176,20 +224,26 @@ def _sqlite_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
-def load(env: Mapping[str, str], *, at: datetime, for_run: bool = True) -> Settings:
+def load(
+    env: Mapping[str, str], *, at: datetime, for_run: bool = True, for_platforms: bool = False
+) -> Settings:
     """
     Read every setting from what `environment` returned.
 
     Args:
         at: now; a schedule must still fire after it, and prices must be known for it.
         for_run: also ask for what a run cannot do without: feeds, a niche, providers, prices.
+        for_platforms: also ask for the keys of the destinations, as a run does.
     Raises:
         SettingsError: with every problem there is.
     """
     reader = _Reader(env)
     values = {option.name: reader.value(option) for option in OPTIONS}
     endpoints = reader.endpoints(values["PENSTOCK_PROVIDERS"] or ())
-    reader.unknown_names(values["PENSTOCK_PROVIDERS"])
+    own = reader.plugin_settings(values["PENSTOCK_PUBLISHERS"] or ())
+    reader.unknown_names(values["PENSTOCK_PROVIDERS"], values["PENSTOCK_PUBLISHERS"])
+    if for_run or for_platforms:
+        reader.accounts(values)
     ladders = {role: values[f"PENSTOCK_MODELS_{role.upper()}"] for role in Role}
     prices = PriceBook(
         values["PENSTOCK_PRICES"] or {},
@@ -243,7 +297,21 @@ def load(env: Mapping[str, str], *, at: datetime, for_run: bool = True) -> Setti
             approval=values["PENSTOCK_APPROVAL"],
             outbox_dir=values["PENSTOCK_OUTBOX_DIR"] or location.state_dir / "outbox",
             site_url=values["PENSTOCK_SITE_URL"],
+            devto=DevToAccount(
+                values["DEVTO_API_KEY"], values["DEVTO_URL"], values["DEVTO_SERIES"]
+            ),
+            bluesky=BlueskyAccount(
+                values["BLUESKY_HANDLE"], values["BLUESKY_APP_PASSWORD"], values["BLUESKY_URL"]
+            ),
+            plugins=own,
         ),
+        earning=Earning(
+            rates=values["PENSTOCK_RATES"],
+            daily_cap=values["PENSTOCK_EARN_DAILY_CAP"],
+            stripe_key=values["STRIPE_API_KEY"],
+            stripe_url=values["STRIPE_URL"],
+        ),
+        alert_url=values["PENSTOCK_ALERT_URL"],
         ineffective=tuple(
             option.name for option in OPTIONS if option.later and env.get(option.name)
         ),
@@ -308,7 +376,47 @@ class _Reader:
             self.problem(setting, f"one of {', '.join(UsageApi)} is needed (got {text!r})")
             return UsageApi.AUTO
 
-    def unknown_names(self, providers: tuple[str, ...] | None) -> None:
+    def plugin_settings(self, publishers: tuple[str, ...]) -> dict[str, dict[str, str]]:
+        """What each plug-in among the destinations was given, resolved from files."""
+        found: dict[str, dict[str, str]] = {}
+        for publisher in publishers:
+            if publisher in plugins.BUILT_IN:
+                continue
+            prefix = plugins.prefix(publisher)
+            names = {
+                name.removesuffix("_FILE") for name in self._env if name.startswith(prefix)
+            } | self._credentials(prefix)
+            found[publisher] = {
+                name.removeprefix(prefix).lower(): self.secret(name) for name in sorted(names)
+            }
+        return found
+
+    def _credentials(self, prefix: str) -> set[str]:
+        """Settings that systemd hands over as files."""
+        folder = self._env.get("CREDENTIALS_DIRECTORY")
+        if not folder or not Path(folder).is_dir():
+            return set()
+        return {
+            path.name.upper()
+            for path in Path(folder).iterdir()
+            if path.name.startswith(prefix.lower())
+        }
+
+    def accounts(self, values: Mapping[str, Any]) -> None:
+        """A destination needs its keys."""
+        for publisher, names in (
+            ("devto", ("DEVTO_API_KEY",)),
+            ("bluesky", ("BLUESKY_HANDLE", "BLUESKY_APP_PASSWORD")),
+        ):
+            for name in names:
+                # None is on record as wrong already.
+                lacking = values[name] is not None and not values[name]
+                if publisher in (values["PENSTOCK_PUBLISHERS"] or ()) and lacking:
+                    self.problem(name, f"needed, because PENSTOCK_PUBLISHERS names {publisher}")
+
+    def unknown_names(
+        self, providers: tuple[str, ...] | None, publishers: tuple[str, ...] | None
+    ) -> None:
         """A typo must not silently switch a limit off."""
         known = set(_BY_NAME)
         known |= {f"{option.name}_FILE" for option in OPTIONS if option.secret}
@@ -317,7 +425,15 @@ class _Reader:
             known |= {f"{prefix}_{part}" for part in ("URL", "KEY", "KEY_FILE", "USAGE")}
         for name in sorted(self._env):
             # Where the providers cannot be read, nobody can say which names are theirs.
-            unclear = providers is None and name.startswith("PENSTOCK_PROVIDER_")
+            unclear = (providers is None and name.startswith("PENSTOCK_PROVIDER_")) or (
+                publishers is None and name.startswith("PENSTOCK_PUBLISHER_")
+            )
+            # A plug-in alone knows which names it has.
+            unclear |= any(
+                name.startswith(plugins.prefix(publisher))
+                for publisher in publishers or ()
+                if publisher not in plugins.BUILT_IN
+            )
             if name.startswith("PENSTOCK_") and name not in known and not unclear:
                 self.problem(name, f"there is no such setting{did_you_mean(name, tuple(known))}")
 

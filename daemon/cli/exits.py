@@ -42,6 +42,7 @@ def of_error(error: Exception) -> Exit | None:
     from daemon.app import BooksWrong
     from daemon.cli.context import UsageError
     from daemon.lock import LockHeld
+    from daemon.plugins import PluginError
     from daemon.settings import SettingsError
     from ledger.errors import (
         BadBackup,
@@ -56,7 +57,7 @@ def of_error(error: Exception) -> Exit | None:
     from ledger.money import AmountError
 
     families: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Exit], ...] = (
-        ((SettingsError, UsageError, AmountError, BadTransfer), Exit.SETTINGS),
+        ((SettingsError, UsageError, AmountError, BadTransfer, PluginError), Exit.SETTINGS),
         # Of the verbs an operator types, `adjust` alone can ask for more than there is.
         ((SchemaTooNew, SchemaTooOld, BadBackup, NotAllowed), Exit.SETTINGS),
         ((StorageCorrupt, BooksWrong, UnsoundBackup), Exit.BOOKS_WRONG),

@@ -44,8 +44,9 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
     for name in settings.ineffective:
         say(f"penstock: {name} is set, but this version does not act on it yet")
     for line in estimate.shortfalls(
-        settings.ladders, settings.prices, settings.policy, context.clock.now()
-    ):
+        settings.ladders, settings.prices, settings.policy, context.clock.now(),
+        announces=settings.publishing.announces,
+    ):  # fmt: skip
         say(f"penstock: {line}")
     # It loads its libraries while we open the books.
     world = World(parser=Confined.started())

@@ -23,7 +23,7 @@ def run(args: Namespace) -> int:
     context = Context(args)
     settings_module.umask_private()
     # What a run needs (feeds, prices) is not needed to settle what is past.
-    settings = context.settings(for_run=False)
+    settings = context.settings(for_run=False, for_platforms=True)
 
     async def main(database: Database) -> Findings:
         with watching() as progress:

@@ -224,7 +224,10 @@ def _notes(settings: Settings, plan: Plan) -> list[str]:
             "the ladders name no model, so every run is a digest and costs nothing; name one in"
             " PENSTOCK_MODELS_RESEARCH, _WRITE and _EDIT to see what it would do"
         ]
-    notes = estimate.shortfalls(settings.ladders, settings.prices, settings.policy, plan.start)
+    notes = estimate.shortfalls(
+        settings.ladders, settings.prices, settings.policy, plan.start,
+        announces=settings.publishing.announces,
+    )  # fmt: skip
     unpaid = [role for role, ladder in settings.ladders.items() if not ladder.paid]
     if unpaid:
         names = ", ".join(f"PENSTOCK_MODELS_{role.upper()}" for role in unpaid)

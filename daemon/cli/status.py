@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from daemon import __version__, control, estimate, journal, look
+from daemon import __version__, alerts, control, estimate, journal, look
 from daemon.cli.context import Context, moment
 from daemon.cli.exits import Exit
 from daemon.inference import attempts
@@ -63,7 +63,7 @@ def document(
         "earned": _earned(tx, at),
         "next": {
             "publish": _next(settings, "publish", at),
-            # What the schedule says; this version does not collect yet, so no person is shown it.
+            # What the schedule says, for whoever rings the bell: cron, or a timer of systemd.
             "collect": _next(settings, "collect", at),
         },
         "last_run": _run(tx, last[0]) if last else None,
@@ -73,6 +73,7 @@ def document(
             *(f"settings: {line}" for line in problem.splitlines()),
             *(f"THE BOOKS DO NOT BALANCE: {finding}" for finding in audit.glance(tx)),
             *_alerts(holds, unconfirmed),
+            *(row.message for row in alerts.standing(tx, at)),
             *_shortfalls(settings, at),
         ],
     }
@@ -193,24 +194,27 @@ def _shortfalls(settings: Settings | None, at: datetime) -> list[str]:
     if settings is None:
         return []
     try:
-        return estimate.shortfalls(settings.ladders, settings.prices, settings.policy, at)
+        return estimate.shortfalls(
+            settings.ladders, settings.prices, settings.policy, at,
+            announces=settings.publishing.announces,
+        )  # fmt: skip
     except UnknownPrice:
         # Said already, as what is wrong with the settings.
         return []
 
 
 def _alerts(holds: dict[str, Any], unconfirmed: int) -> list[str]:
-    alerts = []
+    said = []
     if holds["unknown"]:
         when = "the next `penstock reconcile`, unless that learns more"
         if holds["charged_at"]:
             when = f"{holds['charged_at']}, unless `penstock reconcile` learns more before"
-        alerts.append(
+        said.append(
             f"{holds['unknown']} request(s) may have been billed: {holds['unknown_held']} stays"
             f" held for them and is charged in full at {when}"
         )
     if unconfirmed:
-        alerts.append(
+        said.append(
             f"{unconfirmed} publication(s) may be live without our knowing: `penstock reconcile`"
         )
-    return alerts
+    return said

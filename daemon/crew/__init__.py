@@ -5,6 +5,7 @@ The roles, under an orchestrator that is code (`daemon.cycle`).
     researcher  plan and notes
     writer      the draft and its revisions
     editor      the review
+    publicist   the posts that announce an article
     digest      a link digest from feed metadata (no model)
     board       evidence and claims, and how prompts show them
     brief       the operator's words

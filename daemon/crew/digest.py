@@ -66,7 +66,7 @@ def usable(item: DigestItem) -> bool:
     alone = mended(Manuscript("", _plain(item.feed), (), _section(item)))
     context = Context(
         {}, (), frozenset((item.url, target(item.url))), cites=False,
-        prompts=[prompt(role) for role in ("researcher", "writer", "editor")],
+        prompts=[prompt(role) for role in ("researcher", "writer", "editor", "publicist")],
     )  # fmt: skip
     rules = (*BODY_RULES, head_is_plain, no_contacts)
     return not any(found.refuses for rule in rules for found in rule(alone, context))

@@ -14,6 +14,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 TEXT_MAX = 1_000
 MARKDOWN_MAX = 60_000
+# Beyond what any post can have in characters or bytes, so that the desk does the cutting.
+POST_MAX = 4_000
+POSTS_MAX = 3
 
 
 def _one_line(text: str) -> str:
@@ -103,3 +106,15 @@ class Review(_Answer):
         default=[], description="statements of claims that their quotes do not bear out"
     )
     questions: Lines = Field(default=[], description="what research should still find out")
+
+
+class Announcement(_Answer):
+    """What is said of an article elsewhere."""
+
+    posts: Annotated[
+        list[Annotated[str, AfterValidator(lambda text: text[:POST_MAX])]],
+        BeforeValidator(_lines),
+        _at_most(POSTS_MAX),
+    ] = Field(
+        default=[], description="one post of at most 220 characters; up to three make a thread"
+    )

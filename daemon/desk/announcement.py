@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import regex
 
+from daemon.desk.lures import contacts_in, domains_in, order_in
 from daemon.desk.manuscript import Context, Finding, Manuscript, excerpt
 from daemon.desk.markdown import addresses_in
+from daemon.desk.mending import one_line
 from daemon.desk.rules import grounds, markup, secrecy
 
 # app.bsky.feed.post: both bounds hold.
@@ -23,8 +25,46 @@ _BARE_ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _GRAPHEME = regex.compile(r"\X")
+_CITATION = re.compile(r"\s*\[\^?[Ss]\d+\]")
+# What a model adds though it was told not to: addresses behind the last word.
+_TRAILING_ADDRESS = re.compile(
+    r"(?:(?:^|\s)[(<\[]?(?:(?:https?|ftp)://|www\.)\S*)+$", re.IGNORECASE
+)
 
 PostRule = Callable[[str, Context], Iterator[Finding]]
+
+
+def mended_posts(posts: Sequence[str]) -> tuple[str, ...]:
+    """
+    Posts with everything fixed that has one right fix; those that come to nothing are left out.
+
+    One line each that pages nobody and hides nothing, without citations, without addresses at its
+    end, with two hashtags at most and no place in the thread, cut where it is too long, and said
+    once.
+    """
+    mended = (_mended(post, number, len(posts)) for number, post in enumerate(posts, start=1))
+    by_words = {post.casefold(): post for post in reversed(list(filter(None, mended)))}
+    return tuple(reversed(by_words.values()))
+
+
+def trimmed(post: str) -> str:
+    """A post of at most 300 graphemes and 3,000 bytes, cut at a word where it has words."""
+    clusters = _GRAPHEME.findall(post)
+    if len(clusters) <= GRAPHEMES_MAX and _size(post) <= BYTES_MAX:
+        return post
+    kept, room = "", BYTES_MAX - _size("…")
+    for cluster in clusters[: GRAPHEMES_MAX - 1]:
+        if _size(kept) + _size(cluster) > room:
+            break
+        kept += cluster
+    if not kept:
+        # One character under a tower of marks.
+        kept = clusters[0].encode("utf-8", "surrogatepass")[:room].decode("utf-8", "ignore")
+    if not post[len(kept)].isspace():
+        words = kept.rpartition(" ")[0]
+        # A script without spaces, or one endless word, is cut where it is full.
+        kept = words if len(words) > len(kept) // 2 else kept
+    return (kept.rstrip(" ,;:–—-") or kept) + "…"
 
 
 def inspect_announcement(posts: Sequence[str], context: Context) -> list[Finding]:
@@ -53,7 +93,7 @@ def graphemes(text: str) -> int:
 
 def post_fits(post: str, context: Context) -> Iterator[Finding]:
     """A post has 1 to 300 graphemes and at most 3,000 bytes."""
-    length, size = graphemes(post), len(post.encode("utf-8", "surrogatepass"))
+    length, size = graphemes(post), _size(post)
     if not post.strip() or length > GRAPHEMES_MAX:
         yield Finding("length", f"it has {length} characters; give it 1 to {GRAPHEMES_MAX}")
     elif size > BYTES_MAX:
@@ -63,8 +103,22 @@ def post_fits(post: str, context: Context) -> Iterator[Finding]:
 def post_links_nowhere(post: str, context: Context) -> Iterator[Finding]:
     """A post has no address: the card under it has the one that counts."""
     bare = _BARE_ADDRESS.search(post)
-    for address in [*addresses_in(post), *([bare[0]] if bare else [])][:1]:
+    for address in [*addresses_in(post), *domains_in(post), *([bare[0]] if bare else [])][:1]:
         yield Finding("links", f"it has an address, {address[:120]}; the card links, so remove it")
+
+
+def post_has_no_contacts(post: str, context: Context) -> Iterator[Finding]:
+    """A post has no telephone number, mail address or wallet."""
+    for contact in contacts_in(post)[:1]:
+        yield Finding(
+            "contacts", f"“{excerpt(contact)}” asks readers to call, write or pay; remove it"
+        )
+
+
+def post_orders_nothing(post: str, context: Context) -> Iterator[Finding]:
+    """A post tells no model what to do: nothing around it would show that it only quotes."""
+    if order := order_in(post):
+        yield Finding("orders", f"“{excerpt(order)}” reads as an order to a model; leave it out")
 
 
 def post_has_few_hashtags(post: str, context: Context) -> Iterator[Finding]:
@@ -94,6 +148,8 @@ def _as_manuscript(rule: Callable[[Manuscript, Context], Iterator[Finding]]) -> 
 POST_RULES: tuple[PostRule, ...] = (
     post_fits,
     post_links_nowhere,
+    post_has_no_contacts,
+    post_orders_nothing,
     post_has_few_hashtags,
     *map(
         _as_manuscript,
@@ -116,6 +172,34 @@ def _without_place(post: str, number: int, count: int) -> str:
     """A post without its own place in the thread, such as 1/3."""
     place = rf"\(?{number}/{count}\)?"
     return re.sub(rf"\A{place}(?=\s)|(?<=\s){place}\Z", "", post.strip()) if count > 1 else post
+
+
+def _mended(post: str, number: int, count: int) -> str:
+    """One post, mended until there is nothing left to mend."""
+    while True:
+        plain = one_line(_CITATION.sub("", one_line(post)))
+        linkless = _TRAILING_ADDRESS.sub("", plain)
+        plain = linkless.rstrip(" :→–—-") if linkless != plain else plain
+        plain = trimmed(_with_few_hashtags(_without_place(plain, number, count)).strip())
+        if plain == post:
+            return plain
+        post = plain
+
+
+def _with_few_hashtags(post: str) -> str:
+    """Of further ones those at the end go, and those within a sentence become its words."""
+    while len(tags := list(_HASHTAG.finditer(post))) > HASHTAGS_MAX:
+        last = tags[-1]
+        tail = post[last.end() :]
+        if tail.strip(" .!"):
+            post = post[: last.start()] + post[last.start() + 1 :]
+        else:
+            post = post[: last.start()].rstrip()
+    return post
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _said_twice(posts: Sequence[str]) -> Iterator[Finding]:

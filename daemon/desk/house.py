@@ -11,12 +11,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from daemon.desk.announcement import POST_RULES, graphemes, inspect_announcement
+from daemon.desk.announcement import (
+    POST_RULES,
+    graphemes,
+    inspect_announcement,
+    mended_posts,
+    trimmed,
+)
 from daemon.desk.layout import disclosed
 from daemon.desk.manuscript import WORDS_FLOOR, Context, Finding, Manuscript, Rule
 from daemon.desk.markdown import CITATION, parser
 from daemon.desk.mending import (
     mended,
+    one_line,
     plain_tags,
     tags_from,
     without_addresses,
@@ -168,8 +175,11 @@ __all__ = [
     "inspect_body",
     "looks_secret",
     "mended",
+    "mended_posts",
+    "one_line",
     "plain_tags",
     "tags_from",
+    "trimmed",
     "without_addresses",
     "without_mentions",
 ]

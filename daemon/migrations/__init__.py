@@ -22,7 +22,7 @@ from ledger.errors import SchemaTooNew, SchemaTooOld
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_KNOWN = ("0001", "0002", "0003")  # oldest first
+_KNOWN = ("0001", "0002", "0003", "0004")  # oldest first
 HEAD = _KNOWN[-1]
 
 
@@ -30,10 +30,13 @@ def register_tables() -> MetaData:
     """Every table of this code; importing the modules that define them is what registers them."""
     from sqlmodel import SQLModel
 
+    import daemon.alerts
     import daemon.control
+    import daemon.engagement
     import daemon.inference.attempts
     import daemon.inference.counters
     import daemon.journal
+    import daemon.revenue.booking
     import daemon.sources.archive
     import daemon.sources.published  # noqa: F401
     import ledger.models  # noqa: F401

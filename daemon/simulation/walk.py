@@ -357,11 +357,12 @@ class _Run:
     def _article(self) -> RunOutcome:
         """Every call of every stage; `skipped` where research found no model to do it."""
         researched = 0
-        for stage in estimate.STAGES:
+        for stage in estimate.stages(announces=self._settings.publishing.announces):
             for _ in range(stage.calls_at(self._tier)):
                 answered = self._ask(stage)
                 researched += answered and stage.role is Role.RESEARCH
-                if stage.role is not Role.RESEARCH and not answered:
+                spared = stage.role is Role.RESEARCH or stage is estimate.ANNOUNCEMENT
+                if not answered and not spared:
                     return RunOutcome.FAILED
             # One failing question does not sink a run, but without a plan there are none.
             if not researched:

@@ -1,0 +1,174 @@
+"""
+What a person must know: raised once, told once, and told again when it is over.
+
+An alert is a row while it stands. A condition (a key is refused, a draft waits) is cleared by
+whoever sees that it has passed; an event (a post was refused for good) only grows old. Telling is
+at least once: a row is told again when a process dies between the request and the mark.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import httpx
+from sqlalchemy import Connection, Row, Text, select
+from sqlmodel import Field, SQLModel
+
+from daemon.books import Books
+from daemon.clock import Clock
+from ledger.types import Timestamp, to_text
+
+# An event is news for as long as somebody who looks in once a week will see it.
+EVENT_STANDS = timedelta(days=7)
+
+
+class Kind(StrEnum):
+    """What an alert is about. `of_event` are not cleared."""
+
+    BARRED = "barred"
+    APPROVAL = "approval"
+    REFUSED = "refused"
+    LAPSED = "lapsed"
+    GONE = "gone"
+    EXPIRED = "expired"
+
+    @property
+    def of_event(self) -> bool:
+        """Whether it happened and is over, rather than lasts."""
+        return self in (Kind.REFUSED, Kind.LAPSED, Kind.GONE, Kind.EXPIRED)
+
+
+class Alert(SQLModel, table=True):
+    """
+    One thing a person must know, by a key that names it.
+
+    `told_at` is when the webhook took it; `cleared_at` when it was over, which is still to be told.
+    """
+
+    __tablename__ = "alert"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    key: str = Field(primary_key=True, sa_type=Text)
+    kind: str = Field(sa_type=Text)
+    message: str = Field(sa_type=Text)
+    run: str | None = Field(sa_type=Text)
+    raised_at: datetime = Field(sa_type=Timestamp)
+    cleared_at: datetime | None = Field(sa_type=Timestamp)
+    told_at: datetime | None = Field(sa_type=Timestamp)
+
+
+_alert = SQLModel.metadata.tables["alert"]
+
+
+def sound(
+    tx: Connection, kind: Kind, about: str, message: str, *, at: datetime, run: str | None = None
+) -> None:
+    """
+    Raise an alert; while it stands, raising it again only brings its words up to date.
+
+    Args:
+        about: with the kind, what it is about, such as a destination's name.
+    """
+    key = f"{kind}:{about}"
+    known = tx.execute(select(_alert).where(_alert.c.key == key)).one_or_none()
+    if known is not None and known.cleared_at is None:
+        tx.execute(_alert.update().where(_alert.c.key == key).values(message=message))
+        return
+    # Cleared and not yet told: whoever was told of the last time need not hear of its end first.
+    tx.execute(_alert.delete().where(_alert.c.key == key))
+    tx.execute(_alert.insert().values(key=key, kind=kind, message=message, run=run, raised_at=at))
+
+
+def clear(tx: Connection, kind: Kind, about: str, *, at: datetime) -> None:
+    """It has passed. What nobody was told of is forgotten, the rest gets its all-clear."""
+    mine = (_alert.c.key == f"{kind}:{about}") & _alert.c.cleared_at.is_(None)
+    tx.execute(_alert.delete().where(mine, _alert.c.told_at.is_(None)))
+    tx.execute(_alert.update().where(mine).values(cleared_at=at))
+
+
+def standing(tx: Connection, at: datetime) -> Sequence[Row[Any]]:
+    """What a person should look at now, oldest first."""
+    rows = tx.execute(
+        select(_alert).where(_alert.c.cleared_at.is_(None)).order_by(_alert.c.raised_at)
+    ).all()
+    return [row for row in rows if not _is_old(row, at)]
+
+
+def _is_old(row: Row[Any], at: datetime) -> bool:
+    return Kind(row.kind).of_event and bool(row.raised_at + EVENT_STANDS <= at)
+
+
+def prune(tx: Connection, at: datetime) -> None:
+    """Forget the events that are news no more."""
+    events = [kind for kind in Kind if kind.of_event]
+    old = _alert.c.raised_at <= at - EVENT_STANDS
+    tx.execute(_alert.delete().where(_alert.c.kind.in_(events), old))
+
+
+class Webhook:
+    """
+    Tells what was raised and what has passed.
+
+    Args:
+        url: gets a JSON POST `{kind, message, run, at, cleared}`; any 2xx is an answer.
+        transport: how bytes travel; None for real sockets.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._url = url
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            verify=True if tls is None else tls,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=timeout_s,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def tell(self, books: Books, clock: Clock) -> str | None:
+        """
+        Tell what is not told yet. Returns why it could not be, if so: the next call tries again.
+        """
+        with books.read() as tx:
+            rows = tx.execute(
+                select(_alert)
+                .where(_alert.c.told_at.is_(None) | _alert.c.cleared_at.is_not(None))
+                .order_by(_alert.c.raised_at)
+            ).all()
+        for row in rows:
+            cleared = row.cleared_at is not None
+            document = {
+                "kind": row.kind,
+                "message": f"all clear: {row.message}" if cleared else row.message,
+                "run": row.run,
+                "at": to_text(row.cleared_at if cleared else row.raised_at),
+                "cleared": cleared,
+            }
+            try:
+                answer = await self._client.post(self._url, json=document)
+            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+                # The address may have a secret in it, and httpx quotes addresses.
+                return f"PENSTOCK_ALERT_URL is not reached ({type(error).__name__})"
+            if not answer.is_success:
+                return f"PENSTOCK_ALERT_URL answered {answer.status_code}"
+            async with books.write() as tx:
+                same = (_alert.c.key == row.key) & (_alert.c.raised_at == row.raised_at)
+                if cleared:
+                    tx.execute(_alert.delete().where(same))
+                else:
+                    tx.execute(_alert.update().where(same).values(told_at=clock.now()))
+        return None

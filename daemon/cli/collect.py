@@ -1,0 +1,95 @@
+"""`penstock collect`: what readers did and what came in, now."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from contextlib import closing
+from typing import Any
+
+from daemon import settings as settings_module
+from daemon.app import World, opened_collector, opened_database
+from daemon.cli.context import Context
+from daemon.cli.exits import Exit
+from daemon.cli.progress import watching
+from daemon.engagement import Collected, Counted, Takings
+from ledger import store
+from ledger.database import Database
+from ledger.money import MicroCredits
+
+
+def run(args: Namespace) -> int:
+    """Ask every destination and source, and book what they say. A pause does not stop it."""
+    context = Context(args)
+    settings_module.umask_private()
+    # What a run needs (feeds, prices) is not needed to count readers.
+    settings = context.settings(for_run=False, for_platforms=True)
+
+    async def main(database: Database) -> Collected:
+        with watching() as progress:
+            async with opened_collector(settings, database, progress, World()) as collector:
+                return await collector.run()
+
+    with (
+        opened_database(context.location),
+        # Waiting for another writer happens on the loop, so the driver itself must not wait.
+        closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
+    ):
+        found = asyncio.run(main(database))
+        with database.read() as tx:
+            available = store.balance(tx).available
+    context.show(document(found, available), human(found, available))
+    return Exit.FAILED if found.failed else Exit.DONE
+
+
+def document(found: Collected, available: MicroCredits) -> dict[str, Any]:
+    """What was collected; what was not due is in none of the counts."""
+    return {
+        "earned": found.earned,
+        "forfeited": found.forfeited,
+        "available": available,
+        "platforms": [
+            {
+                "platform": one.platform, "posts": one.posts, "unread": one.unread,
+                "gone": one.gone, "earned": one.earned, "forfeited": one.forfeited,
+                "error": one.error,
+            }
+            for one in found.platforms
+        ],
+        "sources": [
+            {
+                "source": one.source, "entries": one.count, "amount": one.amount,
+                "refused": one.refused, "error": one.error,
+            }
+            for one in found.sources
+        ],
+    }  # fmt: skip
+
+
+def human(found: Collected, available: MicroCredits) -> str:
+    """What was collected, for a person."""
+    lines = [f"{one.platform}: {_counted(one)}" for one in found.platforms]
+    lines += [f"{one.source}: {_taken(one)}" for one in found.sources]
+    if not lines:
+        lines = ["nothing to ask: no destination counts readers, and there is no source of revenue"]
+    return "\n".join([*lines, f"{available} available"])
+
+
+def _counted(one: Counted) -> str:
+    if one.error is not None:
+        return f"not counted: {one.error}"
+    said = [f"{one.posts} {'post' if one.posts == 1 else 'posts'} counted", f"{one.earned} earned"]
+    if one.forfeited:
+        said.append(f"{one.forfeited} forfeited (PENSTOCK_EARN_DAILY_CAP)")
+    if one.unread:
+        said.append(f"{one.unread} could not be read now")
+    if one.gone:
+        said.append(f"{one.gone} gone: `penstock status` says which")
+    return ", ".join(said)
+
+
+def _taken(one: Takings) -> str:
+    if one.error is not None:
+        return f"not collected: {one.error}"
+    said = [f"{one.count} new {'entry' if one.count == 1 else 'entries'}, {one.amount}"]
+    return "; ".join([*said, *one.refused])

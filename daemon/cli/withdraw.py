@@ -1,0 +1,60 @@
+"""`penstock posts withdraw`: take an article back from wherever it went."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+from daemon import journal
+from daemon import settings as settings_module
+from daemon.app import World, opened_press
+from daemon.cli.context import Context, UsageError
+from daemon.cli.exits import Exit
+from daemon.cli.progress import watching
+from daemon.cli.runs import found_run
+from daemon.journal import PublicationState
+from ledger.database import Database
+
+# Out, or perhaps out, or on its way.
+STANDING = (PublicationState.PUBLISHED, PublicationState.UNCONFIRMED, PublicationState.INTENDED)
+
+
+def run(args: Namespace) -> int:
+    """Store the wish, then carry it out; what a destination puts off is tried again later."""
+    context = Context(args)
+    settings_module.umask_private()
+    settings = context.settings(for_run=False, for_platforms=True)
+    with context.database() as database, database.read() as tx:
+        found_run(tx, args.run)
+        rows = journal.publications(tx, run=args.run)
+    if not any(row.state in STANDING for row in rows):
+        raise UsageError(
+            f"nothing of {args.run} is out: "
+            + (", ".join(f"{row.platform} {row.state}" for row in rows) or "it was not published")
+        )
+    elsewhere = {row.platform for row in rows if row.state in STANDING}
+    if lacking := sorted(elsewhere.difference(settings.publishing.publishers)):
+        raise UsageError(
+            f"{args.run} is at {', '.join(lacking)}, which PENSTOCK_PUBLISHERS does not name; add"
+            " it, with its keys"
+        )
+
+    async def main(database: Database) -> Sequence[Any]:
+        with watching() as progress:
+            async with opened_press(settings, database, progress, World()) as press:
+                return await press.withdraw(args.run, args.reason)
+
+    # Beside a daemon that may be running: no process lock, and waiting happens on the loop.
+    with closing(Database(context.location.database_url, busy_timeout_ms=0)) as database:
+        rows = asyncio.run(main(database))
+    document = [
+        {"run": row.run, "platform": row.platform, "state": row.state, "url": row.url,
+         "error": row.error}
+        for row in rows
+    ]  # fmt: skip
+    lines = [f"{row.platform:<8} {row.state} {row.error or ''}".rstrip() for row in rows]
+    context.show(document, "\n".join(lines))
+    return Exit.FAILED if any(row.state in STANDING for row in rows) else Exit.DONE

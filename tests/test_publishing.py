@@ -1,0 +1,589 @@
+"""
+Publishing through the whole program: exactly one post at every destination, whatever dies when.
+
+The destinations are doubles in virtual time; what is tried against real servers is in
+tests/test_whole_peer.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon import journal
+from daemon.app import opened_database
+from daemon.journal import RunOutcome, RunState
+from daemon.sources import published
+from tests.doubles.bluesky import Trouble
+from tests.doubles.wire import Answer, Fault
+from tests.platforms import Platforms
+from tests.stage import Kill, Killed
+from tests.virtual import START
+
+EVERYWHERE = {"outbox": "published", "devto": "published", "bluesky": "published"}
+SITE = "https://notes.example"
+
+
+def approve(stage: Platforms, run: str) -> None:
+    with opened_database(stage.settings.location) as database, database.write() as tx:
+        journal.change_run(tx, run, state=RunState.PARKED, approved_at=stage.time.clock.now())
+
+
+@pytest.fixture(autouse=True)
+def loops() -> Iterator[None]:
+    """Every stage has an event loop of its own."""
+    yield
+    while Platforms.opened:
+        Platforms.opened.pop().time.close()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a publication whose one article is finished and approved, and nowhere yet."""
+    folder = tmp_path_factory.mktemp("finished")
+    stage = Platforms(folder, PENSTOCK_APPROVAL="manual")
+    stage.deposit("5")
+    report = stage.once()
+    assert report.outcome is RunOutcome.AWAITING_APPROVAL
+    assert report.run is not None
+    approve(stage, report.run)
+    return folder
+
+
+class Ready(Platforms):
+    """A stage that goes on from there."""
+
+    def __init__(self, finished: Path, folder: Path, /, **changes: str) -> None:
+        shutil.copytree(finished, folder, dirs_exist_ok=True)
+        super().__init__(folder, **{"PENSTOCK_APPROVAL": "manual"} | changes)
+        # Its first run drew from another.
+        self._chance = random.Random(8)
+        with self.reading() as tx:
+            self.run: str = journal.runs(tx)[0].id
+
+    def judge_posts(self) -> None:
+        """Exactly one article and one announcement, and no second at any time."""
+        assert len(self.devto.public) == 1
+        assert self.devto.public_most == 1
+        assert len(self.bluesky.posts()) == 1
+        assert len(self.articles()) == 1
+
+
+@pytest.fixture
+def ready(finished: Path, tmp_path: Path) -> Ready:
+    return Ready(finished, tmp_path)
+
+
+def card(stage: Platforms) -> dict[str, Any] | None:
+    """The link card of the one announcement."""
+    (record,) = stage.bluesky.posts().values()
+    embed = record.get("embed")
+    return None if embed is None else embed["external"]
+
+
+def kinds(stage: Platforms) -> list[tuple[str, bool]]:
+    return [(told["kind"], told["cleared"]) for told in stage.webhook.told]
+
+
+# Where it goes
+
+
+def test_an_article_goes_everywhere_and_the_announcement_links_to_it(ready: Ready) -> None:
+    report = ready.once()
+    assert report.outcome is RunOutcome.PUBLISHED
+    assert ready.states(ready.run) == EVERYWHERE
+    ready.judge_posts()
+    (article,) = ready.devto.public
+    assert article.fields["ai_disclosure_level"] == "fully_autonomous"
+    assert ready.run in article.fields["body_markdown"].rstrip().rpartition("\n")[2]
+    assert "canonical_url" not in article.fields
+    shown = card(ready)
+    assert shown is not None
+    assert shown["uri"] == f"https://dev.to/penstock/{article.slug}"
+    assert shown["title"] == report.title
+    assert "thumb" in shown
+    (record,) = ready.bluesky.posts().values()
+    assert record["langs"] == ["en"]
+    with ready.reading() as tx:
+        kept = published.article(tx, ready.run)
+    assert kept is not None
+    assert kept.url == shown["uri"]
+    assert [told for told in kinds(ready) if told[0] != "approval"] == []
+
+
+def test_a_site_makes_the_canonical_address_and_the_cover(finished: Path, tmp_path: Path) -> None:
+    stage = Ready(finished, tmp_path, PENSTOCK_SITE_URL=SITE, DEVTO_SERIES="Notes")
+    stage.once()
+    (article,) = stage.devto.public
+    (page,) = stage.outbox.glob("2*.html")
+    assert article.fields["canonical_url"] == f"{SITE}/{page.name}"
+    assert article.fields["main_image"] == f"{SITE}/{page.stem}.png"
+    assert article.fields["series"] == "Notes"
+    assert (stage.outbox / f"{page.stem}.png").is_file()
+    shown = card(stage)
+    assert shown is not None
+    assert shown["uri"].startswith("https://dev.to/")
+
+
+@pytest.mark.parametrize(("site", "link"), [(SITE, f"{SITE}/2026-11-23-"), ("", None)])
+def test_without_devto_the_site_is_announced_or_the_post_stands_alone(
+    finished: Path, tmp_path: Path, site: str, link: str | None
+) -> None:
+    stage = Ready(finished, tmp_path, PENSTOCK_PUBLISHERS="bluesky,outbox", PENSTOCK_SITE_URL=site)
+    assert stage.once().outcome is RunOutcome.PUBLISHED
+    shown = card(stage)
+    if link is None:
+        assert shown is None
+    else:
+        assert shown is not None
+        assert shown["uri"].startswith(link)
+
+
+# What is refused, and what waits
+
+
+def test_a_platform_that_is_down_blocks_nothing_and_is_pursued(ready: Ready) -> None:
+    ready.devto.misbehave("status", times=None, code=503)
+    report = ready.once()
+    assert report.outcome is RunOutcome.PUBLISHED
+    assert ready.states(ready.run) == {
+        "outbox": "published", "devto": "intended", "bluesky": "intended",
+    }  # fmt: skip
+    assert "503" in report.reason
+    # The next run is opened all the same.
+    ready.deposit("5", "second")
+    assert ready.once().run != ready.run
+    assert not ready.bluesky.posts()
+    ready.devto.troubles.clear()
+    ready.sleep(3600)
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE
+    ready.judge_posts()
+    shown = card(ready)
+    assert shown is not None
+    assert shown["uri"].startswith("https://dev.to/")
+    with ready.reading() as tx:
+        row = journal.run(tx, ready.run)
+    assert row is not None
+    assert row.reason == "published to outbox, devto, bluesky"
+
+
+def test_an_announcement_without_an_address_lapses_after_a_day(ready: Ready) -> None:
+    ready.devto.misbehave("status", times=None, code=503)
+    ready.once()
+    for _ in range(26):
+        ready.sleep(3600)
+        ready.pursue()
+    assert ready.states(ready.run)["bluesky"] == "failed"
+    ready.devto.troubles.clear()
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE | {"bluesky": "failed"}
+    assert not ready.bluesky.posts()
+    assert kinds(ready).count(("lapsed", False)) == 1
+
+
+@pytest.mark.parametrize(("site", "link"), [(SITE, f"{SITE}/2026"), ("", None)])
+def test_where_devto_refuses_for_good_the_site_steps_in_at_once(
+    finished: Path, tmp_path: Path, site: str, link: str | None
+) -> None:
+    stage = Ready(finished, tmp_path, PENSTOCK_SITE_URL=site)
+    error = {"error": "Tag list exceed the maximum of 4 tags", "status": 422}
+    stage.devto.misbehave("status", method="POST", times=None, code=422, body=error)
+    report = stage.once()
+    assert report.outcome is RunOutcome.PUBLISHED
+    assert stage.states(stage.run) == EVERYWHERE | {"devto": "failed"}
+    shown = card(stage)
+    assert (shown is None) if link is None else (shown and shown["uri"].startswith(link))
+    assert ("refused", False) in kinds(stage)
+    (alert,) = [told for told in stage.webhook.told if told["kind"] == "refused"]
+    assert "maximum of 4 tags" in alert["message"]
+    assert alert["run"] == stage.run
+    # Let go: nothing is sent again.
+    sent = len(stage.devto.requests)
+    stage.sleep(7200)
+    stage.pursue()
+    assert len(stage.devto.requests) == sent
+
+
+def test_a_refused_key_is_told_once_and_has_its_all_clear(ready: Ready) -> None:
+    ready.devto.key = "another"
+    assert ready.once().outcome is RunOutcome.PUBLISHED
+    for _ in range(3):
+        ready.sleep(3600)
+        ready.pursue()
+    assert kinds(ready).count(("barred", False)) == 1
+    (alert,) = [told for told in ready.webhook.told if told["kind"] == "barred"]
+    assert "DEVTO_API_KEY" in alert["message"]
+    ready.devto.key = ready.settings.publishing.devto.key.reveal()
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE
+    assert kinds(ready).count(("barred", True)) == 1
+    ready.judge_posts()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "says"),
+    [
+        (401, "AuthenticationRequired", "BLUESKY_APP_PASSWORD"),
+        (401, "AccountTakedown", "takedown"),
+        (401, "AuthFactorTokenRequired", "BLUESKY_APP_PASSWORD"),
+    ],
+)
+def test_an_account_that_lets_nobody_in_waits_for_a_person(
+    ready: Ready, status: int, error: str, says: str
+) -> None:
+    ready.bluesky.login_answer = Answer.of({"error": error, "message": "Not today"}, status)
+    assert ready.once().outcome is RunOutcome.PUBLISHED
+    assert ready.states(ready.run) == EVERYWHERE | {"bluesky": "intended"}
+    (alert,) = [told for told in ready.webhook.told if told["kind"] == "barred"]
+    assert says.casefold() in alert["message"].casefold()
+    ready.bluesky.login_answer = None
+    ready.sleep(87_000)
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE
+    ready.judge_posts()
+
+
+def test_a_picture_that_is_too_large_for_the_service_is_parked_with_the_reason(
+    ready: Ready,
+) -> None:
+    ready.bluesky.misbehave(
+        "uploadBlob", Answer.of({"error": "PayloadTooLarge", "message": "too big"}, 413)
+    )
+    assert ready.once().outcome is RunOutcome.PUBLISHED
+    assert ready.states(ready.run) == EVERYWHERE | {"bluesky": "failed"}
+    (alert,) = [told for told in ready.webhook.told if told["kind"] == "refused"]
+    assert "too big" in alert["message"]
+
+
+def test_what_is_not_known_is_looked_up_before_anything_is_sent_again(ready: Ready) -> None:
+    # Every answer to the update that publishes is lost, and the listing lags for an hour.
+    ready.devto.list_delay_s = 3600
+    ready.devto.misbehave("reset_after", method="PUT", times=None)
+    assert ready.once().outcome is RunOutcome.UNCONFIRMED
+    assert ready.states(ready.run) == EVERYWHERE | {
+        "devto": "unconfirmed", "bluesky": "intended",
+    }  # fmt: skip
+    ready.devto.troubles.clear()
+    ready.sleep(3600)
+    sent = len(ready.devto.sent("POST"))
+    ready.pursue()
+    assert len(ready.devto.sent("POST")) == sent
+    assert ready.states(ready.run) == EVERYWHERE
+    ready.judge_posts()
+    with ready.reading() as tx:
+        row = journal.run(tx, ready.run)
+    assert row is not None
+    assert row.outcome == RunOutcome.PUBLISHED
+
+
+def test_a_fault_of_a_destinations_code_stops_no_other(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from publishers.devto import DevTo
+
+    async def broken(*args: object) -> None:
+        raise KeyError("id")
+
+    monkeypatch.setattr(DevTo, "publish", broken)
+    assert ready.once().outcome is RunOutcome.UNCONFIRMED
+    states = ready.states(ready.run)
+    assert (states["outbox"], states["devto"]) == ("published", "unconfirmed")
+    monkeypatch.undo()
+    ready.sleep(60)
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE
+    ready.judge_posts()
+
+
+def test_a_platform_that_asks_for_a_moment_gets_it(ready: Ready) -> None:
+    ready.devto.misbehave("app_429", method="POST", retry_after="30")
+    assert ready.once().outcome is RunOutcome.PUBLISHED
+    assert ready.states(ready.run) == EVERYWHERE
+
+
+def test_a_platform_that_asks_for_an_hour_is_left_alone_for_it(ready: Ready) -> None:
+    ready.devto.misbehave("app_429", method="POST", retry_after="3000")
+    ready.once()
+    sent = len(ready.devto.requests)
+    ready.sleep(1800)
+    ready.pursue()
+    assert len(ready.devto.requests) == sent
+    ready.sleep(1300)
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE
+
+
+def test_while_paused_nothing_goes_out(ready: Ready) -> None:
+    from daemon import control
+
+    ready.devto.misbehave("status", times=None, code=503)
+    ready.once()
+    ready.devto.troubles.clear()
+    with opened_database(ready.settings.location) as database, database.write() as tx:
+        control.pause(tx, reason="holiday", at=START)
+    ready.pursue()
+    assert not ready.devto.public
+    with opened_database(ready.settings.location) as database, database.write() as tx:
+        control.resume(tx)
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE
+
+
+# Death
+
+
+def boundaries(finished: Path, tmp_path: Path) -> int:
+    """Commits and requests of one undisturbed life."""
+    counter = Kill(lambda number: False, after=False)
+    Ready(finished, tmp_path / "counted").once(kill=counter)
+    return counter.commits
+
+
+def lives(stage: Ready, first: Kill) -> Iterator[int]:
+    """Live until everything is out; yields after each life."""
+    for number in range(1, 8):
+        if number == 1:
+            with pytest.raises(Killed):
+                stage.once(kill=first)
+        else:
+            # The title rests for five minutes; a kill may leave a draft with it behind.
+            stage.sleep(400)
+            stage.once() if _is_open(stage) else stage.pursue()
+        yield number
+        if stage.states(stage.run) == EVERYWHERE:
+            return
+    raise AssertionError(f"still {stage.states(stage.run)}")
+
+
+def _is_open(stage: Ready) -> bool:
+    with stage.reading() as tx:
+        return journal.interrupted_run(tx) is not None
+
+
+def test_killed_at_every_boundary_there_is_one_of_each(finished: Path, tmp_path: Path) -> None:
+    count = boundaries(finished, tmp_path)
+    assert count > 20
+    kills = 0
+    for number in range(1, count + 1):
+        for after in (False, True):
+            stage = Ready(finished, tmp_path / f"{number}-{after}")
+            for _ in lives(stage, Kill.at(number, after=after)):
+                pass
+            stage.judge_posts()
+            stage.judge()
+            kills += 1
+            shutil.rmtree(tmp_path / f"{number}-{after}")
+    assert kills == 2 * count
+
+
+def test_killed_twice_there_is_one_of_each(finished: Path, tmp_path: Path) -> None:
+    count = boundaries(finished, tmp_path)
+    for first in range(3, count, 5):
+        for second in range(2, 16, 3):
+            folder = tmp_path / f"{first}-{second}"
+            stage = Ready(finished, folder)
+            with pytest.raises(Killed):
+                stage.once(kill=Kill.at(first, after=bool(second % 2)))
+            with contextlib.suppress(Killed):
+                stage.once(kill=Kill.at(second, after=bool(first % 2)))
+            for _ in range(6):
+                stage.sleep(400)
+                stage.once() if _is_open(stage) else stage.pursue()
+                if stage.states(stage.run) == EVERYWHERE:
+                    break
+            stage.judge_posts()
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("list_delay_s", [0.0, 90.0, 2000.0])
+def test_killed_while_listings_lag_there_is_one_of_each(
+    finished: Path, tmp_path: Path, list_delay_s: float
+) -> None:
+    count = boundaries(finished, tmp_path)
+    for number in range(8, count, 3):
+        folder = tmp_path / f"{number}"
+        stage = Ready(finished, folder)
+        stage.devto.list_delay_s = list_delay_s
+        with pytest.raises(Killed):
+            stage.once(kill=Kill.at(number, after=True))
+        for _ in range(12):
+            stage.sleep(700)
+            stage.once() if _is_open(stage) else stage.pursue()
+            if stage.states(stage.run) == EVERYWHERE:
+                break
+        stage.judge_posts()
+        shutil.rmtree(folder)
+
+
+def test_a_backup_of_any_moment_repeats_nothing(finished: Path, tmp_path: Path) -> None:
+    """The database of a moment within the run comes back when everything is out."""
+    count = boundaries(finished, tmp_path)
+    for number in range(1, count, 2):
+        folder = tmp_path / f"{number}"
+        stage = Ready(finished, folder)
+        with pytest.raises(Killed):
+            stage.once(kill=Kill.at(number, after=True))
+        database = folder / "penstock.db"
+        saved = {
+            path.name: path.read_bytes() for path in folder.glob("penstock.db*") if path.is_file()
+        }
+        for _ in range(6):
+            stage.sleep(400)
+            stage.once() if _is_open(stage) else stage.pursue()
+            if stage.states(stage.run) == EVERYWHERE:
+                break
+        assert stage.states(stage.run) == EVERYWHERE
+        # Two days later, so that nothing depends on the day.
+        stage.sleep(2 * 86_400)
+        for path in folder.glob("penstock.db*"):
+            path.unlink()
+        for name, content in saved.items():
+            (folder / name).write_bytes(content)
+        assert database.is_file()
+        for _ in range(6):
+            stage.once() if _is_open(stage) else stage.pursue()
+            stage.sleep(400)
+            if stage.states(stage.run) == EVERYWHERE:
+                break
+        assert stage.states(stage.run) == EVERYWHERE, stage.rows(stage.run)
+        stage.judge_posts()
+        shutil.rmtree(folder)
+
+
+# Taking it back
+
+
+def test_an_article_is_taken_back_from_wherever_it_went(ready: Ready) -> None:
+    ready.once()
+    ready.withdraw(ready.run)
+    assert ready.states(ready.run) == dict.fromkeys(EVERYWHERE, "withdrawn")
+    assert not ready.devto.public
+    assert not ready.bluesky.posts()
+    assert not ready.articles()
+    with ready.reading() as tx:
+        kept = published.article(tx, ready.run)
+        row = journal.run(tx, ready.run)
+    assert kept is not None
+    assert (kept.url, kept.published_at) == (None, None)
+    assert row is not None
+    assert row.outcome == RunOutcome.PUBLISHED
+    ready.sleep(60)
+    assert ready.pursue() == []
+
+
+def test_what_cannot_be_taken_back_now_is_taken_back_later(ready: Ready) -> None:
+    ready.once()
+    ready.devto.misbehave("status", times=None, code=503)
+    ready.withdraw(ready.run)
+    assert ready.states(ready.run) == {
+        "outbox": "withdrawn", "devto": "published", "bluesky": "withdrawn",
+    }  # fmt: skip
+    ready.devto.troubles.clear()
+    ready.sleep(3600)
+    ready.pursue()
+    assert ready.states(ready.run) == dict.fromkeys(EVERYWHERE, "withdrawn")
+    assert not ready.devto.public
+
+
+def test_what_was_on_its_way_does_not_go_out_any_more(ready: Ready) -> None:
+    ready.devto.misbehave("status", times=None, code=503)
+    ready.once()
+    ready.devto.troubles.clear()
+    ready.withdraw(ready.run)
+    assert ready.states(ready.run) == {
+        "outbox": "withdrawn", "devto": "failed", "bluesky": "failed",
+    }  # fmt: skip
+    ready.sleep(3600)
+    ready.pursue()
+    assert not ready.devto.public
+    assert not ready.bluesky.posts()
+
+
+def test_an_article_cut_short_on_its_way_to_the_outbox_leaves_no_file(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from publishers.outbox import Outbox
+
+    write = Outbox._write
+
+    def cut(outbox: Outbox, name: str, content: bytes) -> None:
+        write(outbox, name, content)
+        if name.endswith(".json"):
+            raise Killed
+
+    monkeypatch.setattr(Outbox, "_write", cut)
+    with pytest.raises(Killed):
+        ready.once()
+    monkeypatch.undo()
+    assert ready.articles()
+    ready.withdraw(ready.run)
+    assert ready.states(ready.run)["outbox"] == "failed"
+    assert not ready.articles()
+    assert ready.run not in "".join(
+        path.read_text() for path in ready.outbox.glob("*.xml") if path.is_file()
+    )
+
+
+def test_killed_while_it_takes_back_nothing_stays(finished: Path, tmp_path: Path) -> None:
+    first = Ready(finished, tmp_path / "first")
+    first.once()
+    counter = Kill(lambda number: False, after=False)
+    first.withdraw(first.run, kill=counter)
+    for number in range(1, counter.commits + 1):
+        for after in (False, True):
+            stage = Ready(finished, tmp_path / f"{number}-{after}")
+            stage.once()
+            with pytest.raises(Killed):
+                stage.withdraw(stage.run, kill=Kill.at(number, after=after))
+            stage.sleep(60)
+            if number == 1 and not after:
+                # The wish itself was lost.
+                stage.withdraw(stage.run)
+            else:
+                stage.pursue()
+            assert set(stage.states(stage.run).values()) == {"withdrawn"}
+            assert not stage.devto.public
+            assert not stage.bluesky.posts()
+            assert not stage.articles()
+
+
+# What is told, and what is kept
+
+
+def test_what_the_webhook_did_not_take_is_told_again(ready: Ready) -> None:
+    ready.webhook.status = 500
+    ready.devto.key = "another"
+    ready.once()
+    assert ready.webhook.told == []
+    ready.webhook.status = 204
+    ready.pursue()
+    assert ("barred", False) in kinds(ready)
+
+
+def test_payloads_have_no_secret(ready: Ready) -> None:
+    ready.once()
+    secrets = (
+        ready.settings.publishing.devto.key.reveal(),
+        ready.settings.publishing.bluesky.app_password.reveal(),
+    )
+    stored = json.dumps([list(map(str, row)) for row in ready.rows(ready.run)])
+    assert not any(secret in stored for secret in secrets)
+
+
+def test_a_lost_answer_of_bluesky_makes_no_second_post(ready: Ready) -> None:
+    # The first one is the profile's label.
+    lost = Trouble(Answer(fault=Fault.RESET), effect=True)
+    ready.bluesky.misbehave("putRecord", None, lost, lost, lost)
+    ready.once()
+    ready.sleep(60)
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE
+    ready.judge_posts()

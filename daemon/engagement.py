@@ -357,15 +357,17 @@ class Collector:
         """What a destination says of its posts, or why it does not."""
         if not posts:
             return []
+        # Not the key of publishing: who may read need not be let write.
+        about = f"{publisher.name}:readers"
         try:
             said = await publisher.engagement([Receipt(p.url, p.remote_id) for p in posts])
             readings = heard(posts, said, self._clock.now())
         except Barred as error:
-            await self._barred(publisher.name, f"{publisher.name} lets nothing be read: {error}")
+            await self._barred(about, f"{publisher.name} lets nothing be read: {error}")
             return error
         except Exception as error:  # noqa: BLE001 - a destination's fault must stop no other
             return error
-        await self._not_barred(publisher.name)
+        await self._not_barred(about)
         return readings
 
     async def _barred(self, about: str, message: str) -> None:

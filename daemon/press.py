@@ -120,11 +120,12 @@ class Press:
 
     def needs_person(self, run: str) -> str | None:
         """Why a person must look first, or None."""
-        public = [publisher.name for publisher in self._publishers if publisher.public]
+        everywhere = [publisher.name for publisher in self._publishers if publisher.public]
         with self._books.read() as tx:
             row = journal.run(tx, run)
-            reached = journal.articles_reached(tx, public)
+            reached = journal.articles_reached(tx, everywhere)
         assert row is not None
+        public = [publisher for publisher in self._due(row) if publisher.public]
         if not public or self._approval == "auto" or row.approved_at is not None:
             return None
         if self._approval == "manual":
@@ -170,6 +171,8 @@ class Press:
         order = {name: number for number, name in enumerate(by_name)}
         for run in dict.fromkeys(row.run for row in rows):
             mine = [row for row in rows if row.run == run and row.platform in by_name]
+            if self._would_be_new(run) and self.day_is_full():
+                continue
             for row in sorted(mine, key=lambda row: order[row.platform]):
                 try:
                     await self._deliver(by_name[row.platform], run)
@@ -203,7 +206,19 @@ class Press:
         with self._books.read() as tx:
             return list(journal.publications(tx, run=run))
 
+    def _would_be_new(self, run: str) -> bool:
+        """Whether an article is nowhere yet, so that publishing it counts for the day."""
+        with self._books.read() as tx:
+            rows = journal.publications(tx, run=run)
+        wanted_back = any(row.withdrawal is not None for row in rows)
+        return not wanted_back and not _states(rows) & {*journal.REACHED}
+
     # One publication
+
+    def _due(self, run: Any) -> list[Publisher]:
+        """Where a run's text is to go."""
+        is_article = run.kind == journal.ARTICLE
+        return [p for p in self._publishers if is_article or p.name == DIGEST_DESTINATION]
 
     async def _plan(self, run: str) -> None:
         """Store what is due where, and freeze what can be; one instant for all of it."""
@@ -212,12 +227,7 @@ class Press:
             known = {found.platform for found in journal.publications(tx, run=run)}
             title = packaging.manuscript(tx, run).title
         assert row is not None
-        is_article = row.kind == journal.ARTICLE
-        lacking = [
-            publisher
-            for publisher in self._publishers
-            if publisher.name not in known and (is_article or publisher.name == DIGEST_DESTINATION)
-        ]
+        lacking = [publisher for publisher in self._due(row) if publisher.name not in known]
         if not lacking:
             return
         post = self._post(run)
@@ -295,9 +305,9 @@ class Press:
             receipt = None
             if maybe_live or begun.started_at < self._born:
                 receipt = await self._patiently(row, lambda: publisher.find(_stored(row)))
-            if receipt is None and pause is not None:
-                raise Paused(pause)
-            if receipt is None:
+            if receipt is None or not receipt.whole:
+                if pause is not None:
+                    raise Paused(pause)
                 receipt = await self._patiently(row, lambda: self._published(publisher, row))
         except Paused:
             async with self._books.write() as tx:

@@ -75,10 +75,17 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where the post is."""
+    """
+    Where the post is.
+
+    Args:
+        whole: False where `find` sees that a part of it is still to be published, such as the rest
+            of a thread.
+    """
 
     url: str | None
     remote_id: str
+    whole: bool = True
 
 
 class Publisher(Protocol):

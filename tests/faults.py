@@ -13,6 +13,7 @@ import ctypes
 import errno
 import json
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,28 @@ N_MAX = 500
 Act = Callable[[Database], object]
 Verb = Callable[[Connection], object]
 Tables = dict[str, list[str]]
+
+
+class NotToBeHad(Exception):
+    """The library cannot be made here; the message says why."""
+
+
+def built(folder: Path) -> Path:
+    """
+    The library, compiled into a folder.
+
+    Raises:
+        NotToBeHad
+    """
+    if sys.platform != "linux":
+        raise NotToBeHad("calls are intercepted the way of Linux")
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    probe = ["-fsyntax-only", "-include", "stdio.h", "-x", "c", "/dev/null"]
+    if compiler is None or subprocess.run([compiler, *probe], check=False).returncode:
+        raise NotToBeHad("there is no working C compiler")
+    made, source = folder / "faults.so", Path(__file__).with_suffix(".c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True)
+    return made
 
 
 class Disk:

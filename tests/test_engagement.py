@@ -759,10 +759,10 @@ def test_a_person_is_told_of_a_refused_key_once_and_when_it_is_over(scene: Scene
     scene.devto.fails = Barred("the key is refused; look at DEVTO_API_KEY")
     for _ in range(2):
         assert scene.collect().failed
-    assert scene.standing() == [("barred:devto", None)]
+    assert scene.standing() == [("barred:devto:readers", None)]
     scene.devto.fails = Transient("down")
     scene.collect()
-    assert scene.standing() == [("barred:devto", None)]
+    assert scene.standing() == [("barred:devto:readers", None)]
     scene.devto.fails, scene.devto.counts["a"] = None, {"view": 1}
     assert not scene.collect().failed
     assert scene.standing() == []

@@ -12,12 +12,13 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemon import journal
+from daemon import alerts, journal
 from daemon.app import opened_database
 from daemon.journal import RunOutcome, RunState
 from daemon.sources import published
@@ -34,6 +35,7 @@ SITE = "https://notes.example"
 def approve(stage: Platforms, run: str) -> None:
     with opened_database(stage.settings.location) as database, database.write() as tx:
         journal.change_run(tx, run, state=RunState.PARKED, approved_at=stage.time.clock.now())
+        alerts.clear(tx, alerts.Kind.APPROVAL, run, at=stage.time.clock.now())
 
 
 @pytest.fixture(autouse=True)
@@ -456,6 +458,59 @@ def test_a_backup_of_any_moment_repeats_nothing(finished: Path, tmp_path: Path) 
         assert stage.states(stage.run) == EVERYWHERE, stage.rows(stage.run)
         stage.judge_posts()
         shutil.rmtree(folder)
+
+
+def test_what_was_given_up_is_tried_again_when_a_person_says_so(
+    ready: Ready, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from daemon import cli
+
+    error = {"error": "Canonical url has already been taken", "status": 422}
+    ready.devto.misbehave("status", method="PUT", times=None, code=422, body=error)
+    ready.once()
+    assert ready.states(ready.run) == EVERYWHERE | {"devto": "failed"}
+    ready.devto.troubles.clear()
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(ready.settings.location.state_dir))
+    monkeypatch.chdir(ready.settings.location.state_dir)
+    assert cli.run(["posts", "retry", ready.run]) == 0
+    assert "devto" in capsys.readouterr().out
+    assert cli.run(["posts", "retry", ready.run]) == 2
+    assert cli.run(["posts", "retry", "r0"]) == 2
+    ready.sleep(60)
+    ready.pursue()
+    assert ready.states(ready.run) == EVERYWHERE
+    ready.judge_posts()
+    with ready.reading() as tx:
+        assert alerts.standing(tx, ready.time.clock.now()) == []
+
+
+def test_trying_again_keeps_the_clamp_of_the_day(finished: Path, tmp_path: Path) -> None:
+    stage = Ready(finished, tmp_path, PENSTOCK_MAX_POSTS_PER_DAY="1")
+    error = {"error": "Not today", "status": 422}
+    stage.devto.misbehave("status", times=None, code=422, body=error)
+    stage.settings = replace(
+        stage.settings, publishing=replace(stage.settings.publishing, publishers=("devto",))
+    )
+    assert stage.once().outcome is RunOutcome.FAILED
+    stage.devto.troubles.clear()
+    with opened_database(stage.settings.location) as database, database.write() as tx:
+        journal.change_publication(tx, stage.run, "devto", state="intended")
+        journal.open_run(
+            tx, id="r-other", slot=None, tier="standard", kind=journal.ARTICLE, topic=None,
+            budget_micro=0, at=stage.time.clock.now(),
+        )  # fmt: skip
+        journal.finish_run(
+            tx, "r-other", outcome=RunOutcome.PUBLISHED, reason=None, at=stage.time.clock.now()
+        )
+        journal.intend(
+            tx, "r-other", "outbox", key="k", payload=b"{}", title="t", at=stage.time.clock.now()
+        )
+        journal.change_publication(tx, "r-other", "outbox", state="published")
+    stage.pursue()
+    assert not stage.devto.public
+    stage.sleep(86_400)
+    stage.pursue()
+    assert len(stage.devto.public) == 1
 
 
 # Taking it back

@@ -255,6 +255,9 @@ def parser() -> argparse.ArgumentParser:
         listing=True,
     )
 
+    _add(
+        posts, "retry", _in("posts", "retry"), "try again where it was given up", json=True
+    ).add_argument("run", metavar="RUN")
     withdraw = _add(
         posts,
         "withdraw",

@@ -1,4 +1,4 @@
-"""`penstock posts list`: what went out, where, what readers did with it and what that earned."""
+"""`penstock posts …`: what went out, where, what readers did with it and what that earned."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from daemon.cli.context import Context, moment, table
+from daemon import alerts, journal
+from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
+from daemon.cli.runs import found_run
 from daemon.journal import PublicationState
 from ledger.money import ZERO, MicroCredits
 from ledger.types import from_text, to_text
@@ -28,6 +30,38 @@ def list_posts(args: Namespace) -> int:
     with context.reading() as tx:
         document = listed(tx, since=context.since(), limit=args.limit)
     context.show(document, human(document))
+    return Exit.DONE
+
+
+def retry(args: Namespace) -> int:
+    """Let what was given up be tried again, once a person has seen to the reason."""
+    context = Context(args)
+    now = context.clock.now()
+    with context.database() as database, database.write() as tx:
+        found_run(tx, args.run)
+        rows = journal.publications(tx, run=args.run)
+        again = [
+            row for row in rows
+            if row.state == PublicationState.FAILED and row.withdrawal is None
+        ]  # fmt: skip
+        if not again:
+            states = ", ".join(f"{row.platform} {row.state}" for row in rows)
+            raise UsageError(f"nothing of {args.run} was given up: {states or 'nothing is due'}")
+        for row in again:
+            journal.change_publication(
+                tx, row.run, row.platform, state=PublicationState.INTENDED, retry_at=None,
+                # An announcement has its day anew.
+                intended_at=row.intended_at if row.payload else now,
+            )  # fmt: skip
+            for kind in (alerts.Kind.REFUSED, alerts.Kind.LAPSED):
+                alerts.clear(tx, kind, f"{row.run}:{row.platform}", at=now)
+        names = ", ".join(row.platform for row in again)
+        sentence = f"a person has {names} tried again"
+        journal.decide(tx, run=args.run, kind="retry", sentence=sentence, inputs={}, at=now)
+    context.show(
+        [{"run": row.run, "platform": row.platform, "state": "intended"} for row in again],
+        f"{names}: tried again by the next `penstock once`, or now by `penstock reconcile`",
+    )
     return Exit.DONE
 
 

@@ -30,7 +30,8 @@ def run(args: Namespace) -> int:
     with context.database() as database, database.read() as tx:
         found_run(tx, args.run)
         rows = journal.publications(tx, run=args.run)
-    if not any(row.state in STANDING for row in rows):
+    withdrawn = any(row.state == PublicationState.WITHDRAWN for row in rows)
+    if not withdrawn and not any(row.state in STANDING for row in rows):
         raise UsageError(
             f"nothing of {args.run} is out: "
             + (", ".join(f"{row.platform} {row.state}" for row in rows) or "it was not published")

@@ -23,7 +23,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -150,9 +150,13 @@ class Bluesky:
         planned = _planned(intent)
         async with self._account() as account:
             did = intent.noted or account.did
-            live = (await self._live(account, records.thread(planned, did))).rkeys
+            posts = records.thread(planned, did)
+            there = await self._live(account, posts)
+            if not there.rkeys:
+                return None
             handle = account.handle if did == account.did else ""
-            return records.receipt(did, handle, live) if live else None
+            found = records.receipt(did, handle, there.rkeys)
+            return replace(found, whole=there.is_over or len(there.rkeys) == len(posts))
 
     async def engagement(self, receipts: Sequence[Receipt]) -> Sequence[Engagement]:
         """

@@ -76,7 +76,7 @@ FLOORS = {
     "once to devto, at a request": 6,
     "once to bluesky, at a file": 34,
     "once to bluesky, at a request": 10,
-    "once with a thread, at a request": 16,
+    "once with a thread, at a request": 14,
     "withdraw, at a file": 50,
     "withdraw, at a request": 4,
     "collect, at a file": 12,

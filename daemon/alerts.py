@@ -9,7 +9,7 @@ at least once: a row is told again when a process dies between the request and t
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -35,6 +35,13 @@ class Kind(StrEnum):
     LAPSED = "lapsed"
     GONE = "gone"
     EXPIRED = "expired"
+    BOOKS = "books"
+    UNCONFIRMED = "unconfirmed"
+    FUNDS = "funds"
+    SILENT = "silent"
+    PRICE = "price"
+    DISK = "disk"
+    FAULT = "fault"
 
     @property
     def of_event(self) -> bool:
@@ -88,6 +95,26 @@ def clear(tx: Connection, kind: Kind, about: str, *, at: datetime) -> None:
     mine = (_alert.c.key == f"{kind}:{about}") & _alert.c.cleared_at.is_(None)
     tx.execute(_alert.delete().where(mine, _alert.c.told_at.is_(None)))
     tx.execute(_alert.update().where(mine).values(cleared_at=at))
+
+
+def level(
+    tx: Connection,
+    kinds: Collection[Kind],
+    found: Mapping[tuple[Kind, str], str],
+    *,
+    at: datetime,
+) -> None:
+    """
+    Bring the conditions of these kinds to what was found, by kind and what each is about.
+
+    What stands and was not found has passed.
+    """
+    for row in tx.execute(select(_alert).where(_alert.c.kind.in_(list(kinds)))).all():
+        kind, _, about = row.key.partition(":")
+        if row.cleared_at is None and (Kind(kind), about) not in found:
+            clear(tx, Kind(kind), about, at=at)
+    for (kind, about), message in found.items():
+        sound(tx, kind, about, message, at=at)
 
 
 def standing(tx: Connection, at: datetime) -> Sequence[Row[Any]]:

@@ -8,12 +8,14 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import httpx
 
 from daemon import alerts, migrations, plugins, tls
 from daemon.books import Books
 from daemon.clock import Clock, SystemClock
+from daemon.control import Gate
 from daemon.cycle import Cycle
 from daemon.engagement import Collector
 from daemon.inference.asking import Asker
@@ -175,27 +177,94 @@ def make_private(location: Location) -> None:
     sqlite_path(location.database_url).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-@asynccontextmanager
-async def opened_cycle(
-    settings: Settings, database: Database, progress: Progress, world: World
-) -> AsyncIterator[Cycle]:
-    """Everything a run needs, closed again afterwards."""
-    async with AsyncExitStack() as stack:
-        parser = world.parser or Confined.started()
-        stack.push_async_callback(parser.close)
-        books = Books(database, world.clock)
+class Parts:
+    """The parts for one stretch of time, each made when it is first asked for, and closed once."""
+
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        settings: Settings,
+        database: Database,
+        progress: Progress,
+        world: World,
+    ) -> None:
+        self._stack = stack
+        self._world = world
+        self._progress = progress
+        self.settings = settings
+        self.clock = world.clock
+        self.books = Books(database, world.clock)
+        self.gate = Gate()
+
+    @cached_property
+    def publishers(self) -> list[Publisher]:
+        """
+        The destinations the operator chose, in their order.
+
+        One of each, since each keeps its platform's limits for all that is asked through it.
+        """
+        chosen = self.settings.publishing.publishers
+        outbox = _outbox(self.settings) if "outbox" in chosen else None
+        wiring = Wiring(self.settings, self._world, outbox)
+        opened = []
+        for name in chosen:
+            publisher = PUBLISHERS[name](wiring) if name in PUBLISHERS else _plugin(name, wiring)
+            opened.append(publisher)
+            if close := getattr(publisher, "close", None):
+                self._stack.push_async_callback(close)
+        return opened
+
+    @cached_property
+    def press(self) -> Press:
+        """Publishes, and takes back."""
+        settings = self.settings
+        return Press(
+            books=self.books,
+            clock=self._world.clock,
+            publishers=self.publishers,
+            approval=settings.publishing.approval,
+            posts_per_day_max=settings.schedule.posts_per_day_max,
+            zone=settings.zone,
+            brief=settings.brief,
+            progress=self._progress,
+            gate=self.gate,
+        )
+
+    @cached_property
+    def parser(self) -> Parser:
+        """What strangers' bytes pass through."""
+        parser = self._world.parser or Confined.started()
+        self._stack.push_async_callback(parser.close)
+        return parser
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        """What reads the web."""
+        world = self._world
+        fetcher = Fetcher(self.settings.fetch, world.web, world.resolve, world.clock)
+        self._stack.push_async_callback(fetcher.close)
+        return fetcher
+
+    @cached_property
+    def feeds(self) -> FeedReader:
+        """What visits the feeds."""
+        return FeedReader(self.fetcher, self.parser, self.books, self._world.clock)
+
+    @cached_property
+    def cycle(self) -> Cycle:
+        """Runs, start to finish."""
+        settings, world, books = self.settings, self._world, self.books
+        parser, fetcher = self.parser, self.fetcher
         models = {
             name: ChatModel(endpoint, world.models)
             for name, endpoint in settings.endpoints.items()
             if endpoint.url
         }
         for model in models.values():
-            stack.push_async_callback(model.close)
-        fetcher = Fetcher(settings.fetch, world.web, world.resolve, world.clock)
-        stack.push_async_callback(fetcher.close)
+            self._stack.push_async_callback(model.close)
         search = _search(settings, world)
         if search is not None:
-            stack.push_async_callback(search.close)
+            self._stack.push_async_callback(search.close)
         meter = Meter(
             books=books,
             models=models,
@@ -219,52 +288,97 @@ async def opened_cycle(
                 clock=world.clock,
                 niche=settings.brief.niche,
                 policy=settings.feeds,
-                feeds=FeedReader(fetcher, parser, books, world.clock),
+                feeds=self.feeds,
                 pages=PageReader(fetcher, parser, books, world.clock),
                 search=search,
             ),
             ladders=settings.ladders,
             secrets=secrets(settings),
         )
-        press = await _press(stack, settings, books, progress, world)
-        await _told(stack, settings, books, progress, world)
-        yield Cycle(
+        return Cycle(
             books=books,
             clock=world.clock,
             settings=settings,
             asker=asker,
             newsroom=newsroom,
-            press=press,
-            progress=progress,
+            press=self.press,
+            progress=self._progress,
             chance=world.chance,
+            gate=self.gate,
         )
 
-
-@asynccontextmanager
-async def opened_reconciler(
-    settings: Settings, database: Database, progress: Progress, world: World
-) -> AsyncIterator[Reconciler]:
-    """Everything `reconcile` needs, closed again afterwards."""
-    async with AsyncExitStack() as stack:
-        books = Books(database, world.clock)
+    @cached_property
+    def reconciler(self) -> Reconciler:
+        """Asks whoever may know what became of what is not known."""
+        settings = self.settings
         billing = {
-            name: Billing(endpoint, settings.fetch.timeout_s, world.models)
+            name: Billing(endpoint, settings.fetch.timeout_s, self._world.models)
             for name, endpoint in settings.endpoints.items()
             if endpoint.url
         }
         for side in billing.values():
-            stack.push_async_callback(side.close)
-        press = await _press(stack, settings, books, progress, world)
-        await _told(stack, settings, books, progress, world)
-        yield Reconciler(
-            books=books,
-            clock=world.clock,
+            self._stack.push_async_callback(side.close)
+        return Reconciler(
+            books=self.books,
+            clock=self._world.clock,
             endpoints=settings.endpoints,
             billing=billing,
-            press=press,
+            press=self.press,
             expiry=settings.hold_expiry,
-            progress=progress,
+            progress=self._progress,
         )
+
+    @cached_property
+    def collector(self) -> Collector:
+        """Engagement and revenue."""
+        made = (make(self.settings, self._world) for make in REVENUE)
+        sources = [source for source in made if source is not None]
+        for source in sources:
+            self._stack.push_async_callback(source.close)
+        return Collector(
+            books=self.books,
+            clock=self._world.clock,
+            publishers=self.publishers,
+            sources=sources,
+            rates=self.settings.earning.rates,
+            daily_cap=self.settings.earning.daily_cap,
+        )
+
+    async def tell(self) -> None:
+        """Tell the operator's webhook of the alerts it has not heard of."""
+        if self._webhook is None:
+            return
+        if trouble := await self._webhook.tell(self.books, self._world.clock):
+            self._progress.note("alerts", trouble)
+
+    @cached_property
+    def _webhook(self) -> alerts.Webhook | None:
+        url = self.settings.alert_url.reveal()
+        if not url:
+            return None
+        webhook = alerts.Webhook(
+            url,
+            timeout_s=self.settings.fetch.timeout_s,
+            tls=tls.context(),
+            transport=self._world.alerts,
+        )
+        self._stack.push_async_callback(webhook.close)
+        return webhook
+
+
+@asynccontextmanager
+async def opened_parts(
+    settings: Settings, database: Database, progress: Progress, world: World
+) -> AsyncIterator[Parts]:
+    """Everything there is to work with, closed again afterwards; then whoever must know is told."""
+    async with AsyncExitStack() as stack:
+        parts = Parts(stack, settings, database, progress, world)
+        try:
+            yield parts
+        except Exception:
+            await parts.tell()
+            raise
+        await parts.tell()
 
 
 def _search(settings: Settings, world: World) -> Search | None:
@@ -277,70 +391,6 @@ def _search(settings: Settings, world: World) -> Search | None:
         tls=tls.context(),
         transport=world.search,
     )
-
-
-async def _press(
-    stack: AsyncExitStack, settings: Settings, books: Books, progress: Progress, world: World
-) -> Press:
-    return Press(
-        books=books,
-        clock=world.clock,
-        publishers=await _opened_publishers(stack, settings, world),
-        approval=settings.publishing.approval,
-        posts_per_day_max=settings.schedule.posts_per_day_max,
-        zone=settings.zone,
-        brief=settings.brief,
-        progress=progress,
-    )
-
-
-@asynccontextmanager
-async def opened_press(
-    settings: Settings, database: Database, progress: Progress, world: World
-) -> AsyncIterator[Press]:
-    """The press alone, for whoever takes an article back."""
-    async with AsyncExitStack() as stack:
-        books = Books(database, world.clock)
-        press = await _press(stack, settings, books, progress, world)
-        await _told(stack, settings, books, progress, world)
-        yield press
-
-
-@asynccontextmanager
-async def opened_collector(
-    settings: Settings, database: Database, progress: Progress, world: World
-) -> AsyncIterator[Collector]:
-    """Everything `collect` needs, closed again afterwards."""
-    async with AsyncExitStack() as stack:
-        books = Books(database, world.clock)
-        sources = [found for make in REVENUE if (found := make(settings, world)) is not None]
-        for source in sources:
-            stack.push_async_callback(source.close)
-        publishers = await _opened_publishers(stack, settings, world)
-        await _told(stack, settings, books, progress, world)
-        yield Collector(
-            books=books,
-            clock=world.clock,
-            publishers=publishers,
-            sources=sources,
-            rates=settings.earning.rates,
-            daily_cap=settings.earning.daily_cap,
-        )
-
-
-async def _opened_publishers(
-    stack: AsyncExitStack, settings: Settings, world: World
-) -> list[Publisher]:
-    """The destinations the operator chose, in their order."""
-    chosen = settings.publishing.publishers
-    wiring = Wiring(settings, world, _outbox(settings) if "outbox" in chosen else None)
-    opened = []
-    for name in chosen:
-        publisher = PUBLISHERS[name](wiring) if name in PUBLISHERS else _plugin(name, wiring)
-        opened.append(publisher)
-        if close := getattr(publisher, "close", None):
-            stack.push_async_callback(close)
-    return opened
 
 
 def _plugin(name: str, wiring: Wiring) -> Publisher:
@@ -359,25 +409,6 @@ def _plugin(name: str, wiring: Wiring) -> Publisher:
             settings=settings.publishing.plugins.get(name, {}),
         ),
     )
-
-
-async def _told(
-    stack: AsyncExitStack, settings: Settings, books: Books, progress: Progress, world: World
-) -> None:
-    """When everything else is done, whoever must know is told."""
-    url = settings.alert_url.reveal()
-    if not url:
-        return
-    webhook = alerts.Webhook(
-        url, timeout_s=settings.fetch.timeout_s, tls=tls.context(), transport=world.alerts
-    )
-    stack.push_async_callback(webhook.close)
-
-    async def tell() -> None:
-        if trouble := await webhook.tell(books, world.clock):
-            progress.note("alerts", trouble)
-
-    stack.push_async_callback(tell)
 
 
 def secrets(settings: Settings) -> list[str]:

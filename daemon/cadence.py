@@ -61,6 +61,46 @@ class Schedule:
         return count / days
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The slot to use now, and how many before it went by unused."""
+
+    slot: datetime
+    missed: int
+
+
+def due(
+    schedule: Schedule, last: datetime, now: datetime, *, oldest: timedelta = timedelta(hours=24)
+) -> Due | None:
+    """
+    What has fallen due since `last`: the newest slot, unless it is older than `oldest`.
+
+    Downtime is made up for by one slot, however many it had. A `last` in the future, as after a
+    clock that was ahead, leaves nothing due.
+    """
+    found, count = None, 0
+    for slot in schedule.slots(max(last, now - oldest)):
+        if slot > now:
+            break
+        found, count = slot, count + 1
+    return None if found is None else Due(found, count - 1)
+
+
+def thinned(owed: float, cadence: float, slots_per_day: float) -> tuple[bool, float]:
+    """
+    Whether a slot is used where the governor wants fewer runs than the schedule has slots.
+
+    Args:
+        owed: runs, and parts of one, that the slots before have left to do; at most one.
+        cadence: runs a day that are wanted.
+    Returns:
+        Whether to run, and what is owed after it; over many slots the average is `cadence`.
+    """
+    owed = min(owed, 1.0) + min(1.0, cadence / slots_per_day if slots_per_day else 1.0)
+    # A hair below one is one: ten tenths do not add up to it.
+    return (True, owed - 1.0) if owed > 1.0 - 1e-9 else (False, owed)
+
+
 def parse(expression: str, zone: ZoneInfo) -> Schedule:
     """
     Read a five-field cron expression; Sunday is 0 or 7.

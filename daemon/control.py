@@ -26,6 +26,26 @@ class Control(SQLModel, table=True):
 _control = SQLModel.metadata.tables["control"]
 
 
+class Gate:
+    """
+    What every new request to a model and every new publication passes.
+
+    It is shut while the operator paused Penstock, which is in the database, and once this process
+    is to end, which is not.
+    """
+
+    def __init__(self) -> None:
+        self._ending: str | None = None
+
+    def end(self, reason: str) -> None:
+        """Let nothing new begin in this process any more."""
+        self._ending = reason
+
+    def shut(self, tx: Connection) -> str | None:
+        """Why nothing may begin, or None."""
+        return self._ending or paused(tx)
+
+
 def pause(tx: Connection, *, reason: str | None, at: datetime) -> None:
     """Let no new model request and no new publication start."""
     resume(tx)

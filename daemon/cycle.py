@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from daemon import alerts, control, drafts, estimate, ids, journal, look, reconcile
+from daemon import alerts, bells, cadence, control, drafts, estimate, ids, journal, look, reconcile
 from daemon.alerts import Kind
 from daemon.books import Books
 from daemon.clock import Clock
@@ -31,6 +32,7 @@ from daemon.sources import archive
 from daemon.steps import Paused, Steps
 from ledger.errors import NotAllowed
 from ledger.money import MicroCredits
+from ledger.types import to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Cycle:
         press: Press,
         progress: Progress,
         chance: random.Random,
+        gate: control.Gate,
     ) -> None:
         self._books = books
         self._clock = clock
@@ -79,6 +82,7 @@ class Cycle:
         self._press = press
         self._progress = progress
         self._chance = chance
+        self._gate = gate
         # The run in hand, for whoever must tell what an error interrupted.
         self.run: str | None = None
 
@@ -86,7 +90,7 @@ class Cycle:
         """Go on with an interrupted run, else open one now, and see it through."""
         await self._recover(publishing=not dry_run)
         with self._books.read() as tx:
-            reason = control.paused(tx)
+            reason = self._gate.shut(tx)
             interrupted = journal.interrupted_run(tx)
             view = look.look(tx, self._settings, self._clock.now())
         if reason is not None:
@@ -102,6 +106,47 @@ class Cycle:
             self._progress.note(interrupted.id, f"going on with a run that was interrupted{later}")
             return await self._see_through(interrupted.id, dry_run=dry_run, fresh=False)
         return await self._open(view, topic, dry_run)
+
+    async def at_slot(self, slot: datetime) -> Report:
+        """
+        Use a slot: go on with a run that was interrupted, else open one, as the pace allows.
+
+        A cadence that the governor has thinned lets slots go by.
+        """
+        now = self._clock.now()
+        with self._books.read() as tx:
+            reason = self._gate.shut(tx)
+            interrupted = journal.interrupted_run(tx)
+            taken = journal.has_slot(tx, slot)
+            view, owed = look.look(tx, self._settings, now), bells.owed(tx)
+        pace = view.pace
+        if reason is not None:
+            return await self._not_now(pace, f"paused: {reason}")
+        if taken:
+            return await self._not_now(pace, f"the slot {to_text(slot)} was used before")
+        if interrupted is not None:
+            return await self._see_through(interrupted.id, dry_run=False, fresh=False)
+        if pace.tier is not Tier.DORMANT and pace.cadence < view.history.runs_per_day:
+            slots = self._settings.schedule.publish.per_day(now)
+            used, owed = cadence.thinned(owed, pace.cadence, slots)
+            async with self._books.write() as tx:
+                bells.owe(tx, owed)
+            if not used:
+                return await self._not_now(pace, f"a slot goes by unused: {pace.reason}")
+        return await self._open(view, None, dry_run=False, slot=slot)
+
+    async def go_on(self) -> Report | None:
+        """Go on with the oldest run that was interrupted or waits, if there is one."""
+        with self._books.read() as tx:
+            reason = self._gate.shut(tx)
+            interrupted = journal.interrupted_run(tx)
+        if reason is not None or interrupted is None:
+            return None
+        return await self._see_through(interrupted.id, dry_run=False, fresh=False)
+
+    async def recover(self) -> None:
+        """What a process that begins takes up before anything else; see `_recover`."""
+        await self._recover(publishing=False)
 
     async def resume(self, run: str) -> Report:
         """Go on with one run that is neither finished nor failed."""
@@ -125,7 +170,9 @@ class Cycle:
         if publishing:
             await self._press.pursue()
 
-    async def _open(self, view: look.View, topic: str | None, dry_run: bool) -> Report:
+    async def _open(
+        self, view: look.View, topic: str | None, dry_run: bool, slot: datetime | None = None
+    ) -> Report:
         """Decide, and open a run, or say why not."""
         now, pace = self._clock.now(), view.pace
         if (full := self._press.day_is_full()) and not dry_run:
@@ -140,7 +187,7 @@ class Cycle:
         run = ids.run_id(now, self._chance)
         async with self._books.write() as tx:
             journal.open_run(
-                tx, id=run, slot=None, tier=pace.tier, kind=kind, topic=topic,
+                tx, id=run, slot=slot, tier=pace.tier, kind=kind, topic=topic,
                 budget_micro=self._settings.policy.run_budget.micro, at=now,
             )  # fmt: skip
             journal.decide(
@@ -201,6 +248,7 @@ class Cycle:
                 self._clock.now(),
             ),
             progress=self._progress,
+            gate=self._gate,
         )
         if row.kind == journal.ARTICLE:
             try:

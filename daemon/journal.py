@@ -235,6 +235,11 @@ def run(tx: Connection, id: str) -> Row[Any] | None:
     return tx.execute(select(_run).where(_run.c.id == id)).one_or_none()
 
 
+def has_slot(tx: Connection, slot: datetime) -> bool:
+    """Whether a run was opened for a slot."""
+    return tx.execute(select(_run.c.id).where(_run.c.slot == slot)).first() is not None
+
+
 def interrupted_run(tx: Connection) -> Row[Any] | None:
     """The oldest run that was begun and neither finished nor failed nor waits for a person."""
     unfinished = _run.c.state.in_([RunState.RUNNING, RunState.PARKED])
@@ -497,3 +502,14 @@ def recent_costs(tx: Connection, tier: str, count: int = 10) -> Sequence[int]:
         .limit(count)
     )
     return [attempts.spent_by_run(tx, run) for run in tx.execute(newest).scalars()]
+
+
+def last_published(tx: Connection) -> datetime | None:
+    """When something last reached a destination; None before the first."""
+    found: datetime | None = tx.execute(
+        select(_publication.c.published_at)
+        .where(_publication.c.published_at.is_not(None))
+        .order_by(_publication.c.published_at.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return found

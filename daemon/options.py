@@ -40,7 +40,6 @@ class Option:
     meaning: str
     parse: Callable[[str], Any]
     secret: bool = False
-    later: bool = False
 
 
 def did_you_mean(name: str, known: tuple[str, ...]) -> str:
@@ -223,12 +222,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("PENSTOCK_LANGUAGE", "en", "language of the articles, as a BCP 47 tag", _text),
     Option("PENSTOCK_WORDS", "600-1200", "article length in words, from-to", _words),
     Option("PENSTOCK_FEEDS", "", "feed URLs, OPML files or local feed files, comma-separated; required", _list),
-    Option("PENSTOCK_FEED_CRON", "7 * * * *", "when feeds are polled between slots (five-field cron)", _text, later=True),
+    Option("PENSTOCK_FEED_CRON", "7 * * * *", "when feeds are polled between slots (five-field cron)", _text),
     Option("PENSTOCK_FRESH_DAYS", "30", "days after which an entry is no longer news", partial(_whole, low=1, high=36_500)),
     Option("PENSTOCK_SEARCH_URL", "", "a SearXNG-compatible search endpoint for research", url),
     Option("PENSTOCK_FETCH_ALLOW", "", "host:port pairs on private addresses or other ports that may be read, comma-separated", _fetch_allow),
     Option("PENSTOCK_PUBLISH_CRON", "0 9 * * mon,wed,fri", "when a run is due (five-field cron, Sunday is 0 or 7)", _text),
-    Option("PENSTOCK_COLLECT_CRON", "*/30 * * * *", "when engagement is collected (five-field cron)", _text, later=True),
+    Option("PENSTOCK_COLLECT_CRON", "*/30 * * * *", "when engagement is collected (five-field cron)", _text),
     Option("PENSTOCK_MAX_POSTS_PER_DAY", "1", "articles published a calendar day at most, whatever asks for more", partial(_whole, low=0)),
     Option("PENSTOCK_PROVIDERS", "llm", "names of model providers, comma-separated; each NAME has PENSTOCK_PROVIDER_NAME_URL and PENSTOCK_PROVIDER_NAME_KEY", _names),
     Option("PENSTOCK_MODELS_RESEARCH", "digest", "ladder of the researcher, best first: llm/claude-sonnet-4.5 > llm/deepseek-v3 > digest", parse_ladder),
@@ -259,8 +258,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("STRIPE_API_KEY", "", "restricted Stripe key that may read the balance; empty: no revenue from Stripe", _text, secret=True),
     Option("STRIPE_URL", "https://api.stripe.com", "root of Stripe's API", url),
     Option("PENSTOCK_ALERT_URL", "", "webhook that gets a JSON POST when a person is needed", url, secret=True),
+    Option("PENSTOCK_METRICS_PORT", "0", "port on loopback where Prometheus finds metrics at /metrics; 0 for none", partial(_whole, low=0, high=65_535)),
     Option("PENSTOCK_LOG_LEVEL", "info", "debug, info, warning or error", partial(_one_of, allowed=("debug", "info", "warning", "error"))),
-    Option("PENSTOCK_RETENTION_DAYS", "180", "days after which fetched pages are thinned; books, articles and claims are kept", partial(_whole, low=1, high=36_500), later=True),
+    Option("PENSTOCK_RETENTION_DAYS", "180", "days after which fetched pages are thinned; books, articles and claims are kept", partial(_whole, low=1, high=36_500)),
 )  # fmt: skip
 
 
@@ -273,8 +273,7 @@ def example() -> str:
         "# credential named x in lower case.",
     ]
     for option in OPTIONS:
-        later = " (read, but not acted on by this version yet)" if option.later else ""
-        lines += ["", f"# {option.meaning}{later}", f"#{option.name}={_quoted(option.default)}"]
+        lines += ["", f"# {option.meaning}", f"#{option.name}={_quoted(option.default)}"]
         if option.name == "PENSTOCK_PROVIDERS":
             lines += [
                 "",

@@ -85,6 +85,7 @@ class Press:
         zone: ZoneInfo,
         brief: Brief,
         progress: Progress,
+        gate: control.Gate,
     ) -> None:
         self._books = books
         self._clock = clock
@@ -95,6 +96,7 @@ class Press:
         self._zone = zone
         self._brief = brief
         self._progress = progress
+        self._gate = gate
         # What began earlier, another life of the process may have sent.
         self._born = clock.now()
 
@@ -292,7 +294,7 @@ class Press:
         """Look where it may be live already, then carry the intent out."""
         run, name = row.run, f"publish:{row.platform}"
         with self._books.read() as tx:
-            pause = control.paused(tx)
+            pause = self._gate.shut(tx)
             begun = journal.run(tx, run)
         assert begun is not None
         maybe_live = row.state == PublicationState.UNCONFIRMED

@@ -71,6 +71,7 @@ class Schedule:
 
     publish: cadence.Schedule
     collect: cadence.Schedule
+    feed: cadence.Schedule
     posts_per_day_max: int
 
 
@@ -150,7 +151,9 @@ class Settings:
     publishing: Publishing
     earning: Earning
     alert_url: Secret
-    ineffective: tuple[str, ...] = field(default=())
+    retention_days: int
+    metrics_port: int
+    log_level: str
 
     @property
     def paid(self) -> bool:
@@ -254,7 +257,7 @@ def load(
         paid = any(ladder and ladder.paid for ladder in ladders.values())
         reader.subject(values["PENSTOCK_FEEDS"], values["PENSTOCK_NICHE"], paid=paid)
     zone = values["PENSTOCK_TIMEZONE"] or ZoneInfo("UTC")
-    publish, collect, _ = (
+    publish, collect, feed = (
         reader.cron(f"PENSTOCK_{name}_CRON", values[f"PENSTOCK_{name}_CRON"], zone, at)
         for name in ("PUBLISH", "COLLECT", "FEED")
     )
@@ -264,6 +267,7 @@ def load(
     assert location is not None
     assert publish is not None
     assert collect is not None
+    assert feed is not None
     return Settings(
         location=location,
         zone=zone,
@@ -278,7 +282,7 @@ def load(
         feeds=FeedPolicy(values["PENSTOCK_FEEDS"], values["PENSTOCK_FRESH_DAYS"]),
         fetch=FetchPolicy(values["PENSTOCK_FETCH_ALLOW"], values["PENSTOCK_HTTP_TIMEOUT"]),
         search_url=values["PENSTOCK_SEARCH_URL"],
-        schedule=Schedule(publish, collect, values["PENSTOCK_MAX_POSTS_PER_DAY"]),
+        schedule=Schedule(publish, collect, feed, values["PENSTOCK_MAX_POSTS_PER_DAY"]),
         endpoints=endpoints,
         ladders=ladders,
         model_options=values["PENSTOCK_MODEL_OPTIONS"],
@@ -312,9 +316,9 @@ def load(
             stripe_url=values["STRIPE_URL"],
         ),
         alert_url=values["PENSTOCK_ALERT_URL"],
-        ineffective=tuple(
-            option.name for option in OPTIONS if option.later and env.get(option.name)
-        ),
+        retention_days=values["PENSTOCK_RETENTION_DAYS"],
+        metrics_port=values["PENSTOCK_METRICS_PORT"],
+        log_level=values["PENSTOCK_LOG_LEVEL"],
     )
 
 

@@ -46,6 +46,7 @@ class Steps:
         rungs: Mapping[Role, Sequence[Rung]],
         shares: Mapping[Role, MicroCredits],
         progress: Progress,
+        gate: control.Gate,
     ) -> None:
         self.run = run
         self.tier = tier
@@ -55,6 +56,7 @@ class Steps:
         self.rungs = rungs
         self._shares = shares
         self._progress = progress
+        self._gate = gate
 
     async def work(
         self,
@@ -139,7 +141,7 @@ class Steps:
         """The stored output of a finished step, or None after marking it begun."""
         with self._books.read() as tx:
             row = journal.step(tx, self.run, name)
-            pause = control.paused(tx)
+            pause = self._gate.shut(tx)
         if row is not None and row.state == StepState.DONE:
             self._progress.step(self.run, name, "kept")
             return row.output

@@ -40,7 +40,7 @@ from ledger.rules import (
     kind_of,
 )
 from ledger.statements import Statement, number
-from ledger.types import from_text
+from ledger.types import from_text, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,6 +506,22 @@ SELECT (SELECT COALESCE(SUM(credits_micro - debits_micro), 0) FROM account_hour
 """
     )
 )
+
+
+class _Moved(NamedTuple):
+    hour: str
+    micro: int
+
+
+# Every transfer has the treasury on its other side.
+_MOVED_SINCE = Statement(
+    text(
+        """
+SELECT hour, SUM(credits_micro - debits_micro) FROM account_hour WHERE hour >= :hour GROUP BY hour
+"""
+    ),
+    _Moved._make,
+)
 _CREDITED_SINCE = number(
     text(
         """
@@ -547,6 +563,23 @@ def credited_since(tx: Connection, since: datetime) -> MicroCredits:
     Unlike in `earned`, what a correction took back makes no room: it may be from before.
     """
     return _sum(_CREDITED_SINCE.one(tx, **posting.window(since)))
+
+
+def posted_at(tx: Connection, hours: Sequence[datetime]) -> list[MicroCredits]:
+    """
+    The treasury's posted balance at some full hours; what is dated in the future counts as now.
+
+    It is counted back from today's, and reads only what moved since the first of them.
+
+    Args:
+        hours: what is past the full hour counts as its beginning.
+    """
+    if not hours:
+        return []
+    # Text order is time order.
+    names = [to_text(hour)[: posting.HOUR_CHARS] for hour in hours]
+    moved, now = _MOVED_SINCE.all(tx, hour=min(names)), balance(tx).posted
+    return [now - _sum(sum(int(micro) for hour, micro in moved if hour >= name)) for name in names]
 
 
 def earned_by_run(tx: Connection) -> dict[str, MicroCredits]:

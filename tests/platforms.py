@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import httpx
 
-from daemon.app import World, opened_collector, opened_cycle, opened_database, opened_press
+from daemon.app import World, opened_database, opened_parts
 from daemon.cycle import Report
 from daemon.engagement import Collected
 from daemon.press import Press
@@ -105,7 +105,8 @@ class Platforms(Stage):
     def once(self, *, kill: Kill | None = None, topic: str | None = None) -> Report:
         async def live(database: MortalDatabase) -> Report:
             world = self.world(kill)
-            async with opened_cycle(self.settings, database, Silent(), world) as cycle:
+            async with opened_parts(self.settings, database, Silent(), world) as parts:
+                cycle = parts.cycle
                 return await cycle.once(topic=topic)
 
         return self._life(live, kill)
@@ -120,7 +121,8 @@ class Platforms(Stage):
     def collect(self, *, kill: Kill | None = None) -> Collected:
         async def live(database: MortalDatabase) -> Collected:
             world = self.world(kill)
-            async with opened_collector(self.settings, database, Silent(), world) as collector:
+            async with opened_parts(self.settings, database, Silent(), world) as parts:
+                collector = parts.collector
                 return await collector.run()
 
         return self._life(live, kill)
@@ -143,7 +145,8 @@ class Platforms(Stage):
     ) -> list[Any]:
         async def live(database: MortalDatabase) -> list[Any]:
             world = self.world(kill)
-            async with opened_press(self.settings, database, Silent(), world) as press:
+            async with opened_parts(self.settings, database, Silent(), world) as parts:
+                press = parts.press
                 return await act(press)
 
         return self._life(live, kill)

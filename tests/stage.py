@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from daemon import settings
-from daemon.app import World, opened_cycle, opened_database, opened_reconciler
+from daemon.app import World, opened_database, opened_parts
 from daemon.cycle import Report
 from daemon.reconcile import Findings
 from daemon.sources.confined import Unconfined
@@ -141,7 +141,8 @@ class Stage:
         """One life of the process."""
 
         async def live() -> Report:
-            async with opened_cycle(self.settings, database, Silent(), self.world()) as cycle:
+            async with opened_parts(self.settings, database, Silent(), self.world()) as parts:
+                cycle = parts.cycle
                 return await cycle.once(topic=topic)
 
         with opened_database(self.settings.location):
@@ -156,7 +157,8 @@ class Stage:
 
         async def live() -> Findings:
             world = World(clock=self.time.clock, models=InProcess({"llm.test": self.model}))
-            async with opened_reconciler(self.settings, database, Silent(), world) as reconciler:
+            async with opened_parts(self.settings, database, Silent(), world) as parts:
+                reconciler = parts.reconciler
                 return await reconciler.run()
 
         with opened_database(self.settings.location):

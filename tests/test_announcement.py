@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from daemon import control, estimate, journal, packaging, proof
 from daemon.announcing import REQUESTS_MAX, STEPS, Announcer
 from daemon.books import Books
+from daemon.control import Gate
 from daemon.crew.prompts import prompt
 from daemon.desk import house
 from daemon.inference import attempts
@@ -82,7 +83,7 @@ class Post(Stage):
             steps = Steps(
                 self.run, books=books, clock=world.clock, asker=asker, tier=Tier.STANDARD,
                 rungs=rungs, shares={} if budget is None else {Role.EDIT: budget},
-                progress=Silent(),
+                progress=Silent(), gate=Gate(),
             )  # fmt: skip
             with books.read() as tx:
                 manuscript = packaging.manuscript(tx, self.run)

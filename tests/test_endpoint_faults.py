@@ -30,7 +30,7 @@ import pytest
 
 from daemon import journal, reconcile, settings
 from daemon import tls as trust
-from daemon.app import World, opened_cycle, opened_database
+from daemon.app import World, opened_database, opened_parts
 from daemon.cycle import Report
 from daemon.inference import attempts
 from daemon.journal import RunOutcome
@@ -131,7 +131,8 @@ class House:
                 resolve=resolve,
                 chance=random.Random(7),
             )
-            async with opened_cycle(self.settings, database, Silent(), world) as cycle:
+            async with opened_parts(self.settings, database, Silent(), world) as parts:
+                cycle = parts.cycle
                 return await cycle.once()
 
         url = self.settings.location.database_url

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, text
 
 import daemon.settings
 from daemon import alerts, control, journal, migrations
-from daemon.app import World, opened_collector
+from daemon.app import World, opened_parts
 from daemon.books import Books
 from daemon.engagement import (
     CAP_WINDOW,
@@ -895,7 +895,8 @@ def test_from_the_counters_of_dev_to_and_bluesky_to_the_books(scene: Scene, tmp_
     def collect() -> Collected:
         async def live() -> Collected:
             world = World(clock=scene.time.clock, platforms=wire)
-            async with opened_collector(chosen, database, Silent(), world) as collector:
+            async with opened_parts(chosen, database, Silent(), world) as parts:
+                collector = parts.collector
                 return await collector.run()
 
         with closing(MortalDatabase(scene.url, None)) as database:

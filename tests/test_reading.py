@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from daemon import journal
-from daemon.app import World, opened_cycle, opened_database
+from daemon.app import World, opened_database, opened_parts
 from daemon.cli import exits
 from daemon.cli.exits import Exit
 from daemon.cycle import Report
@@ -373,7 +373,8 @@ def _once_over_sockets(one: Stage) -> Report:
 
     async def live() -> Report:
         world = World(models=InProcess({"llm.test": one.model}))
-        async with opened_cycle(one.settings, database, Silent(), world) as cycle:
+        async with opened_parts(one.settings, database, Silent(), world) as parts:
+            cycle = parts.cycle
             return await cycle.once()
 
     with opened_database(one.settings.location) as database:

@@ -108,7 +108,7 @@ def test_every_setting_of_the_contract_is_read_and_has_its_default(name: str) ->
 def test_there_is_no_setting_that_the_contract_does_not_have() -> None:
     sensible = {"PENSTOCK_AUDIENCE", "PENSTOCK_VOICE"}
     # Adding one is free.
-    added = {"DEVTO_SERIES", "STRIPE_API_KEY", "STRIPE_URL"}
+    added = {"DEVTO_SERIES", "STRIPE_API_KEY", "STRIPE_URL", "PENSTOCK_METRICS_PORT"}
     assert {option.name for option in OPTIONS} == DEFAULTS.keys() | sensible | added
     assert all(option.default for option in OPTIONS if option.name in sensible)
 
@@ -132,7 +132,6 @@ def test_what_nobody_set_is_the_default_in_every_slice() -> None:
     assert read.location.state_dir == Path("/srv/penstock")
     assert read.ladders == dict.fromkeys(Role, Ladder())
     assert not read.paid
-    assert read.ineffective == ()
 
 
 @pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "PENSTOCK_FEEDS"])
@@ -182,16 +181,6 @@ def test_what_was_set_reaches_the_part_that_uses_it() -> None:
     assert read.endpoints["llm"].url == "https://api.openai.com/v1"
     assert read.endpoints["llm"].key == Secret(SECRET)
     assert read.paid
-
-
-def test_what_this_version_does_not_act_on_is_named() -> None:
-    later = [option.name for option in OPTIONS if option.later and option.name.startswith("PEN")]
-    if not later:
-        assert load(FREE | {"PENSTOCK_SEARCH_URL": "https://s.example"}, at=NOW).ineffective == ()
-        return
-    by_name = {option.name: option for option in OPTIONS}
-    value = by_name[later[0]].default or "https://s.example"
-    assert load({**FREE, later[0]: value}, at=NOW).ineffective == (later[0],)
 
 
 # Problems

@@ -15,6 +15,7 @@ from random import Random
 import pytest
 
 from daemon import cli, settings
+from daemon.cadence import thinned
 from daemon.governor import PAID_TIERS
 from daemon.inference.ladder import Tier
 from daemon.options import OPTIONS
@@ -23,7 +24,7 @@ from daemon.simulation import walk
 from daemon.simulation.audience import AUDIENCES, DAYS_READ, PER_1000_VIEWS, engagement
 from daemon.simulation.periods import Summary, periods
 from daemon.simulation.picture import svg
-from daemon.simulation.walk import Course, Plan, thinned
+from daemon.simulation.walk import Course, Plan
 from ledger.money import ZERO, MicroCredits
 from tests.cli_helpers import AMOUNT, MOMENT, Desk, digest_desk
 

@@ -4,8 +4,8 @@ The commands. This file knows their words; each group's module is imported when 
     exits     exit codes, in one place
     context   what every command starts from
     progress  the live view and the plain lines
-    init, once, collect, reconcile, status, report, simulate, ledger, runs, drafts, posts, withdraw,
-    pause, backup
+    init, run, doctor, once, collect, reconcile, status, report, simulate, ledger, runs, drafts,
+    posts, withdraw, pause, backup
 """
 
 from __future__ import annotations
@@ -170,13 +170,17 @@ def parser() -> argparse.ArgumentParser:
     once.add_argument("--dry-run", action="store_true", help="stop before publishing and show it")
     once.set_defaults(failure=failed_once, stopped=_GOES_ON)
 
-    _add(
+    status = _add(
         commands,
         "status",
         _in("status", "run"),
         "balance, pace and why, next slots, last run",
         json=True,
     )
+    status.add_argument("--watch", action="store_true", help="redraw it until Ctrl-C")
+
+    _add(commands, "run", _in("run", "run"), "the daemon, in the foreground")
+    _add(commands, "doctor", _in("doctor", "run"), "what is wrong, and what to do", json=True)
 
     ledger = _group(commands, "ledger", "the books")
     _add(ledger, "balance", _in("ledger", "balance"), "what there is, per account", json=True)

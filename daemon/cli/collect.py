@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from daemon import settings as settings_module
-from daemon.app import World, opened_collector, opened_database
+from daemon.app import World, opened_database, opened_parts
 from daemon.cli.context import Context
 from daemon.cli.exits import Exit
 from daemon.cli.progress import watching
@@ -27,7 +27,8 @@ def run(args: Namespace) -> int:
 
     async def main(database: Database) -> Collected:
         with watching() as progress:
-            async with opened_collector(settings, database, progress, World()) as collector:
+            async with opened_parts(settings, database, progress, World()) as parts:
+                collector = parts.collector
                 return await collector.run()
 
     with (

@@ -12,7 +12,7 @@ from typing import Any
 
 from daemon import estimate, journal, telemetry
 from daemon import settings as settings_module
-from daemon.app import World, opened_cycle, opened_database
+from daemon.app import World, opened_database, opened_parts
 from daemon.cli import exits, failed_once
 from daemon.cli.context import Context, moment, say
 from daemon.cli.progress import watching
@@ -41,8 +41,6 @@ def resume(args: Namespace) -> int:
 def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> int:
     settings_module.umask_private()
     settings = context.settings()
-    for name in settings.ineffective:
-        say(f"penstock: {name} is set, but this version does not act on it yet")
     for line in estimate.shortfalls(
         settings.ladders, settings.prices, settings.policy, context.clock.now(),
         announces=settings.publishing.announces,
@@ -55,7 +53,8 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
     async def main(database: Database) -> Report:
         nonlocal in_hand
         with watching() as progress:
-            async with opened_cycle(settings, database, progress, world) as cycle:
+            async with opened_parts(settings, database, progress, world) as parts:
+                cycle = parts.cycle
                 try:
                     return await act(cycle)
                 finally:
@@ -73,11 +72,11 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
     finally:
         # Also of a run that an error ended, and with no lock and no transaction held meanwhile.
         if in_hand is not None:
-            _trace(context, settings, in_hand)
+            trace(context, settings, in_hand)
     return exits.of_outcome(report.outcome, paused=report.paused)
 
 
-def _trace(context: Context, settings: Settings, run: str) -> None:
+def trace(context: Context, settings: Settings, run: str) -> None:
     """Send the run to the operator's collector, if there is one; nothing here can fail a run."""
     if not telemetry.is_wanted(context.env):
         return

@@ -60,7 +60,7 @@ def retry(args: Namespace) -> int:
         journal.decide(tx, run=args.run, kind="retry", sentence=sentence, inputs={}, at=now)
     context.show(
         [{"run": row.run, "platform": row.platform, "state": "intended"} for row in again],
-        f"{names}: tried again by the next `penstock once`, or now by `penstock reconcile`",
+        f"{names}: tried again within the hour by `penstock run`, else by the next `penstock once`",
     )
     return Exit.DONE
 

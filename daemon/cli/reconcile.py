@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from daemon import settings as settings_module
-from daemon.app import World, opened_database, opened_reconciler
+from daemon.app import World, opened_database, opened_parts
 from daemon.cli.context import Context, moment
 from daemon.cli.exits import Exit
 from daemon.cli.progress import watching
@@ -27,7 +27,8 @@ def run(args: Namespace) -> int:
 
     async def main(database: Database) -> Findings:
         with watching() as progress:
-            async with opened_reconciler(settings, database, progress, World()) as reconciler:
+            async with opened_parts(settings, database, progress, World()) as parts:
+                reconciler = parts.reconciler
                 return await reconciler.run()
 
     with (

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
-from daemon import __version__, alerts, control, estimate, journal, look
-from daemon.cli.context import Context, moment
-from daemon.cli.exits import Exit
+from daemon import __version__, alerts, control, estimate, governor, journal, look
+from daemon.alerts import Kind
+from daemon.cli.context import Context, UsageError, moment
+from daemon.cli.exits import Exit, of_error
+from daemon.cli.page import LABEL, Line, plain, printable, sections
+from daemon.clock import Clock
 from daemon.inference import attempts
+from daemon.inference.ladder import Tier
 from daemon.inference.prices import UnknownPrice
+from daemon.journal import PublicationState
 from daemon.settings import Settings, SettingsError
 from ledger import audit, store
 from ledger.money import ZERO, MicroCredits
@@ -19,9 +29,21 @@ from ledger.money import ZERO, MicroCredits
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+RUNS_SHOWN = 3
+REDRAWN_S = 2.0
+
 
 def run(args: Namespace) -> int:
     """Show it; whatever is wrong with the settings, the books are shown all the same."""
+    if getattr(args, "watch", False):
+        return watch(args)
+    found, zone = look_up(args)
+    Context(args).show(found, human(found, zone))
+    return Exit.DONE
+
+
+def look_up(args: Namespace) -> tuple[dict[str, Any], tzinfo]:
+    """The document as it is now, and the operator's time zone; one short transaction."""
     context = Context(args)
     settings, problem = None, ""
     try:
@@ -32,8 +54,103 @@ def run(args: Namespace) -> int:
         settings = context.settings(for_run=False)
     with context.reading() as tx:
         found = document(tx, settings, problem, context.clock.now())
-    context.show(found, human(found))
+    return found, UTC if settings is None else settings.zone
+
+
+def human(page: dict[str, Any], zone: tzinfo) -> str:
+    """The page for a person, wrapped where it goes to a terminal."""
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
+    return plain(_sections(page, zone), width)
+
+
+def _sections(page: dict[str, Any], zone: tzinfo) -> list[list[Line]]:
+    return sections(page, zone, blocks=printable(sys.stdout.encoding))
+
+
+# Watching
+
+
+def watch(args: Namespace) -> int:
+    """Show it anew every two seconds, until Ctrl-C."""
+    if getattr(args, "json", False):
+        raise UsageError("--watch draws for a person; without it, --json is one document")
+    if not sys.stdout.isatty():
+        raise UsageError("--watch redraws a terminal, and stdout is none; leave it out here")
+    # 53 ms that the page itself has no use for.
+    from rich.console import Console
+    from rich.live import Live
+
+    context = Context(args)
+    console = Console(highlight=False, markup=False, emoji=False)
+    view = View(lambda: look_up(args))
+    view.look(context.clock.now())
+    with (
+        suppress(KeyboardInterrupt),
+        Live(get_renderable=view.render, console=console, screen=True, auto_refresh=False) as live,
+    ):
+        asyncio.run(_redraw(view, live.refresh, context.clock))
+    # The other screen is gone by now, and somebody may still want to read.
+    console.print(view.render())
     return Exit.DONE
+
+
+async def _redraw(view: View, refresh: Callable[[], None], clock: Clock) -> None:
+    while True:
+        refresh()
+        await clock.sleep(REDRAWN_S)
+        view.try_look(clock.now())
+
+
+@dataclass(slots=True)
+class View:
+    """
+    The last page that could be had, and what is in the way of a newer one.
+
+    Every look opens the database anew, so that one that was replaced meanwhile is seen.
+    """
+
+    ask: Callable[[], tuple[dict[str, Any], tzinfo]]
+    shown: Sequence[Sequence[Line]] = ()
+    at: datetime | None = None
+    zone: tzinfo = UTC
+    trouble: str = ""
+
+    def look(self, at: datetime) -> None:
+        """A new page, or the error that there is none."""
+        page, self.zone = self.ask()
+        self.shown, self.at, self.trouble = _sections(page, self.zone), at, ""
+
+    def try_look(self, at: datetime) -> None:
+        """A new page, or the last one with the trouble above it."""
+        try:
+            self.look(at)
+        except Exception as error:
+            if of_error(error) is None:
+                raise
+            self.trouble = " ".join(str(error).split())
+
+    def render(self) -> Any:
+        """The picture."""
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, min_width=LABEL)
+        grid.add_column(overflow="fold")
+        at = "" if self.at is None else f"{self.at.astimezone(self.zone):%H:%M:%S}"
+        if self.trouble:
+            grid.add_row(Text("trouble", "bold red"), Text(f"{self.trouble} (as of {at})", "red"))
+            grid.add_row()
+        for lines in self.shown:
+            for line in lines:
+                style = "yellow" if line.alarm else ""
+                grid.add_row(Text(line.name, f"bold {style}"), Text(line.text, style))
+            grid.add_row()
+        grid.add_row(Text("as of", "dim"), Text(f"{at}, every 2 s; Ctrl-C ends it", "dim"))
+        return grid
+
+
+# The document
 
 
 def document(
@@ -42,11 +159,14 @@ def document(
     """The page as CONTRACT.md has it; `pace` and `next` need the settings and are null without."""
     balance = store.balance(tx)
     pause = control.paused(tx)
-    last = journal.runs(tx, limit=1)
+    last = [_run(tx, row) for row in journal.runs(tx, limit=RUNS_SHOWN)]
     holds = _holds(tx, settings, at)
     unconfirmed = journal.unconfirmed(tx)
+    view = _view(tx, settings, at)
+    standing = alerts.standing(tx, at)
     return {
         "version": __version__,
+        "at": moment(at),
         "paused": pause is not None,
         "pause_reason": pause,
         "balance": {
@@ -54,8 +174,9 @@ def document(
             "held": balance.held,
             "available": balance.available,
         },
+        "trend": _trend(tx, at),
         "holds": holds,
-        "pace": None if settings is None else _pace(tx, settings, at),
+        "pace": None if view is None else _pace(view.pace),
         "spent": {
             "day": store.spent(tx, since=at - look.DAY),
             "month": store.spent(tx, since=at - look.MONTH),
@@ -65,71 +186,117 @@ def document(
             "publish": _next(settings, "publish", at),
             # What the schedule says, for whoever rings the bell: cron, or a timer of systemd.
             "collect": _next(settings, "collect", at),
+            "feed": _next(settings, "feed", at),
         },
-        "last_run": _run(tx, last[0]) if last else None,
+        "last_run": last[-1] if last else None,
+        "last_runs": last,
         "unconfirmed": unconfirmed,
         "drafts_waiting": journal.waiting_drafts(tx),
+        "waiting": [
+            *_drafts(tx),
+            *_given_up(tx, standing),
+            *_by_hand(view, settings, paused=pause is not None, unconfirmed=unconfirmed),
+        ],
         "alerts": [
             *(f"settings: {line}" for line in problem.splitlines()),
             *(f"THE BOOKS DO NOT BALANCE: {finding}" for finding in audit.glance(tx)),
             *_alerts(holds, unconfirmed),
-            *(row.message for row in alerts.standing(tx, at)),
+            # Of the books, what was found just now is said above.
+            *(row.message for row in standing if row.kind != Kind.BOOKS),
             *_shortfalls(settings, at),
         ],
     }
 
 
-def human(page: dict[str, Any]) -> str:
-    """The page for a person."""
-    balance, spent, earned = page["balance"], page["spent"], page["earned"]
-    rows = [
-        (
-            "balance",
-            f"{balance['available']} available"
-            f" ({balance['posted']} posted, {balance['held']} held)",
-        ),
-        ("spent", f"{spent['day']} in 24 h, {spent['month']} in 30 d"),
-        ("earned", f"{earned['notional']} notional from readers, {earned['money']} in money"),
+def _trend(tx: Connection, at: datetime) -> list[dict[str, Any]]:
+    """The posted balance at the full hours nearest so many days ago, and now."""
+    full = at.replace(minute=0, second=0, microsecond=0)
+    days = range(look.MONTH.days, 0, -1)
+    moments = [full - timedelta(days=day) for day in days]
+    amounts = [*store.posted_at(tx, moments), store.balance(tx).posted]
+    return [
+        {"at": moment(when), "balance": amount}
+        for when, amount in zip([*moments, at], amounts, strict=True)
     ]
-    if page["pace"] is not None:
-        pace = page["pace"]
-        runway = "no end in sight" if pace["runway_days"] is None else f"{pace['runway_days']} days"
-        if pace["tier"] == "dormant":
-            runway = "nothing is spent"
-        rows += [
-            ("pace", f"{pace['tier']}, {pace['cadence']} runs a day, runway: {runway}"),
-            ("why", pace["reason"]),
-            ("next", f"publish {page['next']['publish']}"),
-        ]
-    if page["last_run"] is not None:
-        last = page["last_run"]
-        rows.append(
-            (
-                "last run",
-                f"{last['run']} {last['outcome'] or last['state']}:"
-                f" {last['title'] or last['reason'] or '`penstock once` goes on with it'}",
-            )
-        )
-    if page["paused"]:
-        rows.append(("paused", page["pause_reason"]))
-    if page["drafts_waiting"]:
-        rows.append(("waiting", f"{page['drafts_waiting']} draft(s): `penstock drafts list`"))
-    rows += [("look at", alert) for alert in page["alerts"]]
-    return "\n".join(f"{name:<9} {text}" for name, text in rows)
 
 
-def _pace(tx: Connection, settings: Settings, at: datetime) -> dict[str, Any] | None:
+def _view(tx: Connection, settings: Settings | None, at: datetime) -> look.View | None:
+    if settings is None:
+        return None
     try:
-        pace = look.look(tx, settings, at).pace
+        return look.look(tx, settings, at)
     except UnknownPrice:
         # Said among the alerts, as what is wrong with the settings.
         return None
+
+
+def _pace(pace: governor.Pace) -> dict[str, Any]:
     return {
         "tier": pace.tier,
         "reason": pace.reason,
         "runway_days": None if pace.runway_days is None else round(pace.runway_days, 1),
         "cadence": f"{pace.cadence:.3f}",
     }
+
+
+# What waits for a person, each with what to type
+
+
+def _waits(about: str, command: str, until: datetime | None = None) -> dict[str, Any]:
+    return {"about": about, "command": command, "until": moment(until)}
+
+
+def _drafts(tx: Connection) -> list[dict[str, Any]]:
+    if not journal.waiting_drafts(tx):
+        return []
+    # It brings the desk along, which nobody else here needs.
+    from daemon import drafts
+
+    return [
+        _waits(
+            f"“{row.title}” waits for approval",
+            f"penstock drafts show {row.id}",
+            drafts.expires_at(tx, row.id),
+        )
+        for row in drafts.waiting(tx)
+    ]
+
+
+def _given_up(tx: Connection, standing: Sequence[Any]) -> list[dict[str, Any]]:
+    """What a destination refused, or what lapsed, and nobody has looked at yet."""
+    found = []
+    for row in standing:
+        if row.kind not in (Kind.REFUSED, Kind.LAPSED) or row.run is None:
+            continue
+        post = journal.publication(tx, row.run, row.key.rpartition(":")[2])
+        if post is not None and post.state == PublicationState.FAILED and post.withdrawal is None:
+            found.append(_waits(row.message, f"penstock posts retry {row.run}"))
+    return found
+
+
+def _by_hand(
+    view: look.View | None, settings: Settings | None, *, paused: bool, unconfirmed: int
+) -> list[dict[str, Any]]:
+    found = []
+    if unconfirmed:
+        found.append(_waits(_unconfirmed(unconfirmed), "penstock reconcile"))
+    if paused:
+        found.append(_waits("nothing starts while it is paused", "penstock resume"))
+    if view is not None and settings is not None and view.pace.tier is Tier.DORMANT:
+        spendable = view.books.available - settings.policy.reserve
+        cheapest = min(view.history.cost_by_tier.values(), default=ZERO)
+        if settings.paid and spendable < cheapest:
+            found.append(
+                _waits(
+                    f"a paid run takes {cheapest}, and {spendable} is left above the reserve",
+                    "penstock ledger deposit AMOUNT --ref RECEIPT",
+                )
+            )
+    return found
+
+
+def _unconfirmed(count: int) -> str:
+    return f"{count} publication(s) may be live without our knowing"
 
 
 def _earned(tx: Connection, at: datetime) -> dict[str, MicroCredits]:
@@ -214,7 +381,5 @@ def _alerts(holds: dict[str, Any], unconfirmed: int) -> list[str]:
             f" held for them and is charged in full at {when}"
         )
     if unconfirmed:
-        said.append(
-            f"{unconfirmed} publication(s) may be live without our knowing: `penstock reconcile`"
-        )
+        said.append(f"{_unconfirmed(unconfirmed)}: `penstock reconcile`")
     return said

@@ -10,7 +10,7 @@ from typing import Any
 
 from daemon import journal
 from daemon import settings as settings_module
-from daemon.app import World, opened_press
+from daemon.app import World, opened_parts
 from daemon.cli.context import Context, UsageError
 from daemon.cli.exits import Exit
 from daemon.cli.progress import watching
@@ -45,7 +45,8 @@ def run(args: Namespace) -> int:
 
     async def main(database: Database) -> Sequence[Any]:
         with watching() as progress:
-            async with opened_press(settings, database, progress, World()) as press:
+            async with opened_parts(settings, database, progress, World()) as parts:
+                press = parts.press
                 return await press.withdraw(args.run, args.reason)
 
     # Beside a daemon that may be running: no process lock, and waiting happens on the loop.

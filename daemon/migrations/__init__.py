@@ -31,6 +31,7 @@ def register_tables() -> MetaData:
     from sqlmodel import SQLModel
 
     import daemon.alerts
+    import daemon.bells
     import daemon.control
     import daemon.engagement
     import daemon.inference.attempts

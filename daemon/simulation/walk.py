@@ -182,21 +182,6 @@ class _Remembered(cadence.Schedule):
             index += 1
 
 
-def thinned(owed: float, cadence: float, slots_per_day: float) -> tuple[bool, float]:
-    """
-    Whether a slot is used where the governor wants fewer runs than the schedule has slots.
-
-    Args:
-        owed: runs, and parts of one, that the slots before have left to do; at most one.
-        cadence: runs a day that are wanted.
-    Returns:
-        Whether to run, and what is owed after it; over many slots the average is `cadence`.
-    """
-    owed = min(owed, 1.0) + min(1.0, cadence / slots_per_day if slots_per_day else 1.0)
-    # A hair below one is one: ten tenths do not add up to it.
-    return (True, owed - 1.0) if owed > 1.0 - 1e-9 else (False, owed)
-
-
 class _Walk:
     """The state between days that is not in the books: the date, the pace, the posts out there."""
 
@@ -263,7 +248,7 @@ class _Walk:
                 return []
         elif pace.cadence < view.history.runs_per_day:
             slots_per_day = self._settings.schedule.publish.per_day(slot)
-            due, self._owed = thinned(self._owed, pace.cadence, slots_per_day)
+            due, self._owed = cadence.thinned(self._owed, pace.cadence, slots_per_day)
             if not due:
                 return []
         self._number += 1

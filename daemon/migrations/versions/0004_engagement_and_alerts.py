@@ -33,6 +33,15 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_table(
+        "bell",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("last", Timestamp, nullable=False),
+        sa.Column("owed", sa.REAL, nullable=False),
+        sa.Column("hung_at", Timestamp, nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        sqlite_strict=True,
+    )
+    op.create_table(
         "revenue_source",
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("since", Timestamp, nullable=False),

@@ -1,0 +1,88 @@
+"""
+When each bell last rang: the slot that was claimed, so that no slot is used twice.
+
+A bell's row is made when the service first starts, so nothing from before is due. Claiming moves
+the row on in one statement, whoever else tries.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import REAL, Connection, Text, select
+from sqlmodel import Field, SQLModel
+
+from ledger.types import Timestamp
+
+
+class Bell(StrEnum):
+    """What is rung for."""
+
+    PUBLISH = "publish"
+    COLLECT = "collect"
+    FEED = "feed"
+    PURSUE = "pursue"
+    DAILY = "daily"
+
+
+class BellRow(SQLModel, table=True):
+    """
+    One bell, there since `hung_at`. `last` is the newest slot that was claimed or let go; `owed`
+    the runs, and parts of one, that a thinned cadence has left to do.
+    """
+
+    __tablename__ = "bell"
+    __table_args__ = ({"sqlite_strict": True},)
+
+    name: str = Field(primary_key=True, sa_type=Text)
+    last: datetime = Field(sa_type=Timestamp)
+    owed: float = Field(sa_type=REAL)
+    hung_at: datetime = Field(sa_type=Timestamp)
+
+
+_bell = SQLModel.metadata.tables["bell"]
+
+
+def hang(tx: Connection, at: datetime) -> None:
+    """Make the bells that are not there yet; they ring for what comes after `at`."""
+    known = set(tx.execute(select(_bell.c.name)).scalars())
+    for bell in Bell:
+        if bell not in known:
+            tx.execute(_bell.insert().values(name=bell, last=at, owed=1.0, hung_at=at))
+
+
+def last(tx: Connection, bell: Bell) -> datetime:
+    """The newest slot that was claimed or let go."""
+    found: datetime = tx.execute(select(_bell.c.last).where(_bell.c.name == bell)).scalar_one()
+    return found
+
+
+def claim(tx: Connection, bell: Bell, slot: datetime) -> bool:
+    """Whether the slot is ours: nobody has claimed it, or a later one."""
+    mine = (_bell.c.name == bell) & (_bell.c.last < slot)
+    return tx.execute(_bell.update().where(mine).values(last=slot)).rowcount == 1
+
+
+def turn_back(tx: Connection, bell: Bell, at: datetime) -> None:
+    """After a clock that was ahead: what comes after `at` rings again."""
+    tx.execute(_bell.update().where(_bell.c.name == bell).values(last=at))
+
+
+def hung_at(tx: Connection) -> datetime:
+    """When the bells were hung, so that nobody waits for what was before."""
+    found: datetime = tx.execute(
+        select(_bell.c.hung_at).where(_bell.c.name == Bell.PUBLISH)
+    ).scalar_one()
+    return found
+
+
+def owed(tx: Connection) -> float:
+    """Runs that a thinned cadence has left to do."""
+    found: float = tx.execute(select(_bell.c.owed).where(_bell.c.name == Bell.PUBLISH)).scalar_one()
+    return found
+
+
+def owe(tx: Connection, runs: float) -> None:
+    """Remember it."""
+    tx.execute(_bell.update().where(_bell.c.name == Bell.PUBLISH).values(owed=runs))

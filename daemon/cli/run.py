@@ -1,0 +1,161 @@
+"""`penstock run`: the daemon in the foreground, as systemd or a person starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+from daemon import logs, retention
+from daemon import settings as settings_module
+from daemon.app import Parts, World, opened_database, opened_parts, secrets
+from daemon.cli.context import Context, say
+from daemon.cli.exits import Exit
+from daemon.cli.once import trace
+from daemon.notify import Notifier
+from daemon.progress import Progress
+from daemon.service import Crew, Ended, Service
+from daemon.settings import Settings, SettingsError
+from ledger.database import Database
+
+
+def run(args: Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C; SIGHUP takes up changed settings."""
+    context = Context(args)
+    settings_module.umask_private()
+    settings = context.settings()
+    notifier = Notifier.from_env(os.environ)
+    with (
+        opened_database(context.location),
+        # Waiting for another writer happens on the loop, so the driver itself must not wait.
+        closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
+    ):
+        asyncio.run(_serve(context, settings, database, notifier))
+    return Exit.DONE
+
+
+async def _serve(
+    context: Context, settings: Settings, database: Database, notifier: Notifier
+) -> None:
+    """One stretch after another, each with the settings of its day."""
+    loop = asyncio.get_running_loop()
+    wanted = _Wanted()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, wanted.stop)
+    loop.add_signal_handler(signal.SIGHUP, wanted.reload)
+    while True:
+        progress = logs.begin(
+            settings.log_level, secrets(settings), sys.stderr, terminal=sys.stderr.isatty()
+        )
+        async with (
+            opened_parts(settings, database, progress, World()) as parts,
+            _measured(parts),
+        ):
+            service = Service(
+                settings=settings,
+                books=parts.books,
+                clock=parts.clock,
+                gate=parts.gate,
+                crew=_crew(context, settings, parts),
+                notifier=notifier,
+                progress=progress,
+            )
+            with wanted.of(service):
+                if await service.serve() is Ended.STOPPED:
+                    return
+        notifier.reloading()
+        settings = _reloaded(context, settings, progress)
+
+
+def _crew(context: Context, settings: Settings, parts: Parts) -> Crew:
+    async def thin() -> None:
+        await retention.run(
+            parts.books, parts.clock, settings.retention_days,
+            fresh_days=settings.feeds.fresh_days,
+        )  # fmt: skip
+
+    async def traced(run: str) -> None:
+        # Sending waits for a socket, so it has a thread.
+        await asyncio.to_thread(trace, context, settings, run)
+
+    return Crew(
+        cycle=parts.cycle,
+        press=parts.press,
+        collector=parts.collector,
+        reconciler=parts.reconciler,
+        feeds=parts.feeds,
+        tell=parts.tell,
+        thin=thin,
+        trace=traced,
+    )
+
+
+def _reloaded(context: Context, settings: Settings, progress: Progress) -> Settings:
+    """The settings as they are now; those of before where these are wrong."""
+    try:
+        found = Context(context.args).settings()
+    except (SettingsError, OSError) as error:
+        for line in str(error).splitlines():
+            progress.note("service", f"the new settings are not used: {line}")
+        return settings
+    if found.location != settings.location:
+        progress.note("service", "another place of the state needs a restart; the old one is kept")
+        return settings
+    progress.note("service", "settings reloaded")
+    return found
+
+
+@asynccontextmanager
+async def _measured(parts: Parts) -> AsyncIterator[None]:
+    """Metrics on loopback, where the operator wants them."""
+    port = parts.settings.metrics_port
+    if not port:
+        yield
+        return
+    from daemon.metrics import Metrics
+
+    metrics = Metrics(parts.books, parts.clock, parts.settings)
+    try:
+        server = await metrics.serve(port)
+    except OSError as error:
+        say(f"penstock: PENSTOCK_METRICS_PORT {port}: {error.strerror}; there are no metrics")
+        yield
+        return
+    try:
+        yield
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+class _Wanted:
+    """What signals ask for, also while no service is there to be asked."""
+
+    def __init__(self) -> None:
+        self._service: Service | None = None
+        self._stop = False
+
+    def of(self, service: Service) -> _Wanted:
+        self._service = service
+        if self._stop:
+            service.stop()
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self._service = None
+
+    def stop(self) -> None:
+        self._stop = True
+        if self._service is not None:
+            self._service.stop()
+
+    def reload(self) -> None:
+        if self._service is not None:
+            self._service.reload()

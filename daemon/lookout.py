@@ -1,0 +1,124 @@
+"""What a person should know of that nobody runs into: conditions, told from the database."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+
+from sqlalchemy import Connection, func, select
+from sqlmodel import SQLModel
+
+from daemon import control, journal
+from daemon.alerts import Kind
+from daemon.cadence import Schedule
+from daemon.inference.prices import UnknownPrice
+from daemon.journal import PublicationState
+from daemon.settings import Settings
+from ledger import audit
+
+KINDS = (Kind.BOOKS, Kind.UNCONFIRMED, Kind.FUNDS, Kind.SILENT, Kind.PRICE, Kind.DISK)
+# Late listings and the hourly look have had their time.
+UNCONFIRMED_AFTER = timedelta(hours=3)
+INTERVALS_MAX = 3
+# A slot's own run takes its time.
+RUN_TAKES = timedelta(hours=2)
+DISK_BYTES_MIN = 200 * 1024 * 1024
+PAYMENT_REQUIRED = 402
+
+_publication, _attempt = (SQLModel.metadata.tables[name] for name in ("publication", "attempt"))
+
+
+def conditions(
+    tx: Connection, settings: Settings, at: datetime, *, since: datetime, disk_free: int
+) -> dict[tuple[Kind, str], str]:
+    """
+    What is the case now, by kind and what it is about.
+
+    Args:
+        since: when the service was first started here.
+        disk_free: bytes, where the database is.
+    """
+    found: dict[tuple[Kind, str], str] = {}
+    for problem in audit.glance(tx):
+        found[Kind.BOOKS, ""] = f"the books do not balance: {problem}"
+    if disk_free < DISK_BYTES_MIN:
+        found[Kind.DISK, ""] = (
+            f"{disk_free // 2**20} MB are left on the disk of the database; free some space"
+        )
+    found |= _unconfirmed(tx, at) | _out_of_funds(tx) | _without_price(settings, at)
+    return found | _silent(tx, settings, at, since)
+
+
+def _unconfirmed(tx: Connection, at: datetime) -> dict[tuple[Kind, str], str]:
+    c = _publication.c
+    rows = tx.execute(
+        select(c.run, c.platform, c.title, c.error).where(
+            c.state == PublicationState.UNCONFIRMED, c.intended_at <= at - UNCONFIRMED_AFTER
+        )
+    )
+    return {
+        (Kind.UNCONFIRMED, f"{row.run}:{row.platform}"): (
+            f"“{row.title}” may be at {row.platform} without our knowing: {row.error}"
+        )
+        for row in rows
+    }
+
+
+def _out_of_funds(tx: Connection) -> dict[tuple[Kind, str], str]:
+    """Providers whose newest answer was that there is no money."""
+    c = _attempt.c
+    answered = c.http_status.is_not(None)
+    newest = (
+        select(c.provider, func.max(c.at).label("at")).where(answered).group_by(c.provider)
+    ).subquery()
+    rows = tx.execute(
+        select(c.provider)
+        .join(newest, (newest.c.provider == c.provider) & (newest.c.at == c.at))
+        .where(c.http_status == PAYMENT_REQUIRED)
+        .distinct()
+    ).scalars()
+    return {
+        (Kind.FUNDS, name): f"the provider {name} wants money: top up, then `ledger deposit` it"
+        for name in rows
+    }
+
+
+def _without_price(settings: Settings, at: datetime) -> dict[tuple[Kind, str], str]:
+    """Models that had a price when the service began and have none now."""
+    found = {}
+    for ladder in settings.ladders.values():
+        for rung in ladder.paid:
+            try:
+                settings.prices.price(rung, at)
+            except UnknownPrice as error:
+                found[Kind.PRICE, str(rung)] = str(error)
+    return found
+
+
+def _silent(
+    tx: Connection, settings: Settings, at: datetime, since: datetime
+) -> dict[tuple[Kind, str], str]:
+    """Nothing came out in three intervals of the schedule, though nobody paused it."""
+    # A day has no more articles than its clamp, however often the schedule asks.
+    per_day = min(
+        _per_day(settings.schedule.publish, at.date()), float(settings.schedule.posts_per_day_max)
+    )
+    if control.paused(tx) is not None or not per_day:
+        return {}
+    last = journal.last_published(tx)
+    begun = since if last is None else max(since, last)
+    if at - begun < INTERVALS_MAX * timedelta(days=1) / per_day + RUN_TAKES:
+        return {}
+    when = "never" if last is None else f"on {last:%Y-%m-%d}"
+    return {
+        (Kind.SILENT, ""): (
+            f"nothing was published in {INTERVALS_MAX} intervals of the schedule (last {when});"
+            " `penstock runs list` and `penstock drafts list` say why"
+        )
+    }
+
+
+@lru_cache(maxsize=4)
+def _per_day(schedule: Schedule, day: date) -> float:
+    """Walking a schedule takes a while, and it changes little in a day."""
+    return schedule.per_day(datetime.combine(day, time.min, UTC))

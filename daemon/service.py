@@ -1,0 +1,367 @@
+"""
+Staying alive: one piece of work at a time, a watchdog that has read the books, an orderly stop.
+
+The service looks at what is due whenever a slot comes, somebody wakes it, or a few seconds have
+passed, so that a clock that was set, a suspended machine and an approval are all noticed. What is
+due is in the database and survives it; ringing twice is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from daemon import alerts, bells, cadence, journal, lookout
+from daemon.alerts import Kind
+from daemon.bells import Bell
+from daemon.books import Books
+from daemon.clock import Clock
+from daemon.control import Gate
+from daemon.cycle import Cycle, Report
+from daemon.engagement import Collector
+from daemon.notify import Notifier
+from daemon.press import Press
+from daemon.progress import Progress
+from daemon.reconcile import Reconciler
+from daemon.settings import Settings
+from daemon.sources.feeds import FeedReader
+from ledger import store
+from ledger.errors import StorageCorrupt
+
+# Approvals, pauses and clocks that were set are noticed within this.
+POLL_S = 15.0
+# What is put off is tried again, and what is unconfirmed is looked up.
+HOURLY, DAILY = timedelta(hours=1), timedelta(days=1)
+LOOKOUT_EVERY = timedelta(minutes=15)
+# A clock that was ahead by more than this is told from one that is being corrected.
+AHEAD_MAX = timedelta(minutes=5)
+# SIGTERM: the work in hand may end by itself, then it is cut off; systemd waits for longer.
+GRACE_S, CUT_OFF_S = 7.0, 2.0
+# No piece of work takes this long unless it hangs; the watchdog is let down then.
+STUCK_AFTER = timedelta(hours=2)
+
+
+class Ended(StrEnum):
+    """Why the service ended."""
+
+    STOPPED = "stopped"
+    RELOAD = "reload"
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does the work."""
+
+    cycle: Cycle
+    press: Press
+    collector: Collector
+    reconciler: Reconciler
+    feeds: FeedReader
+    tell: Callable[[], Awaitable[None]]
+    thin: Callable[[], Awaitable[None]]
+    trace: Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One piece of work; `after` is done however it ended, unless it was cut off."""
+
+    name: str
+    work: Callable[[], Coroutine[Any, Any, None]] = field(repr=False)
+    after: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
+
+
+class Service:
+    """
+    The daemon.
+
+    Args:
+        poll_s: how often it looks at what is due when nothing tells it to.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        books: Books,
+        clock: Clock,
+        gate: Gate,
+        crew: Crew,
+        notifier: Notifier,
+        progress: Progress,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._settings = settings
+        self._books = books
+        self._clock = clock
+        self._gate = gate
+        self._crew = crew
+        self._notifier = notifier
+        self._progress = progress
+        self._poll_s = poll_s
+        self._ended: Ended | None = None
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._at_work_since: datetime | None = None
+        self._looked_out_at: datetime | None = None
+        self._was_shut = False
+        # Runs that were gone on with, when, and how they stood then.
+        self._tried: dict[str, tuple[datetime, tuple[Any, ...]]] = {}
+
+    def stop(self) -> None:
+        """End: nothing new begins, and what is in hand has some seconds."""
+        self._ended = Ended.STOPPED
+        self._gate.end("the service is stopping")
+        self._notifier.stopping()
+        self._stopping.set()
+        self._wake.set()
+
+    def reload(self) -> None:
+        """End after the work in hand, so that new settings can take their place."""
+        if self._ended is None:
+            self._ended = Ended.RELOAD
+            self._wake.set()
+
+    async def serve(self) -> Ended:
+        """
+        Take up what was left, say READY, and work until told to end.
+
+        Raises:
+            StorageCorrupt: the file cannot be trusted any more.
+        """
+        async with self._books.write() as tx:
+            bells.hang(tx, self._clock.now())
+        await self._crew.cycle.recover()
+        await self._look_out()
+        self._notifier.ready(self._status())
+        watch = asyncio.create_task(self._keep_watch(self._notifier.watchdog_interval_s))
+        try:
+            while self._ended is None:
+                job = await self._next()
+                if job is None:
+                    await self._rest()
+                else:
+                    await self._do(job)
+                if self._ended is None:
+                    await self._look_out()
+            return self._ended
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    # What is due
+
+    async def _next(self) -> _Job | None:
+        """The most urgent piece of work, if there is one."""
+        now = self._clock.now()
+        with self._books.read() as tx:
+            shut = self._gate.shut(tx)
+            waiting = journal.interrupted_run(tx)
+            last = {bell: bells.last(tx, bell) for bell in Bell}
+        await self._mind_the_clock(last, now)
+        if self._was_shut and shut is None:
+            # What was parked for the pause need not wait for its hour.
+            self._tried.clear()
+        self._was_shut = shut is not None
+        if waiting is not None and shut is None and self._may_go_on(waiting, now):
+            return _Job(f"run {waiting.id}", self._go_on)
+        schedule = self._settings.schedule
+        if due := cadence.due(schedule.publish, last[Bell.PUBLISH], now):
+            slot = due.slot
+            return _Job("publish", lambda: self._use(slot), lambda: self._used(slot))
+        for bell, bell_schedule, work in (
+            (Bell.COLLECT, schedule.collect, self._collect),
+            (Bell.FEED, schedule.feed, self._poll),
+        ):
+            if due := cadence.due(bell_schedule, last[bell], now):
+                await self._rung(bell, due.slot)
+                return _Job(bell, work)
+        for bell, every, work in (
+            (Bell.PURSUE, HOURLY, self._pursue),
+            (Bell.DAILY, DAILY, self._daily),
+        ):
+            if now - last[bell] >= every:
+                await self._rung(bell, now)
+                return _Job(bell, work)
+        return None
+
+    async def _mind_the_clock(self, last: Mapping[Bell, datetime], now: datetime) -> None:
+        """A clock that was ahead has rung for slots to come: without this they would be silent."""
+        ahead = [bell for bell, at in last.items() if at > now + AHEAD_MAX]
+        if not ahead:
+            return
+        async with self._books.write() as tx:
+            for bell in ahead:
+                bells.turn_back(tx, bell, now)
+            journal.decide(
+                tx, run=None, kind="clock",
+                sentence="the clock was set back: slots are counted from now on",
+                inputs={bell: last[bell].isoformat() for bell in ahead}, at=now,
+            )  # fmt: skip
+
+    def _may_go_on(self, run: Any, now: datetime) -> bool:
+        """Whether a run that waits is worth a try: new, changed, or not tried for an hour."""
+        tried = self._tried.get(run.id)
+        return tried is None or tried[1] != _standing(run) or now - tried[0] >= HOURLY
+
+    async def _rung(self, bell: Bell, slot: datetime) -> None:
+        async with self._books.write() as tx:
+            bells.claim(tx, bell, slot)
+
+    # Work
+
+    async def _go_on(self) -> None:
+        await self._ended_run(await self._crew.cycle.go_on())
+
+    async def _use(self, slot: datetime) -> None:
+        await self._ended_run(await self._crew.cycle.at_slot(slot))
+
+    async def _used(self, slot: datetime) -> None:
+        # After the run was opened for it: a slot may be looked at twice and is used once.
+        await self._rung(Bell.PUBLISH, slot)
+
+    async def _ended_run(self, report: Report | None) -> None:
+        if report is None or report.run is None:
+            if report is not None:
+                self._progress.note("service", f"{report.outcome}: {report.reason}")
+            return
+        self._progress.note(report.run, f"{report.outcome}: {report.reason}")
+        with self._books.read() as tx:
+            row = journal.run(tx, report.run)
+        if row is not None:
+            self._tried = {report.run: (self._clock.now(), _standing(row))}
+        await self._crew.trace(report.run)
+
+    async def _collect(self) -> None:
+        found = await self._crew.collector.run()
+        for platform in found.platforms:
+            if platform.error is not None:
+                self._progress.note("service", f"collect: {platform.platform}: {platform.error}")
+        for source in found.sources:
+            if source.error is not None:
+                self._progress.note("service", f"collect: {source.source}: {source.error}")
+
+    async def _poll(self) -> None:
+        for problem in (await self._crew.feeds.poll(self._settings.feeds.feeds)).problems:
+            self._progress.note("service", f"feed: {problem}")
+
+    async def _pursue(self) -> None:
+        await self._crew.press.pursue()
+
+    async def _daily(self) -> None:
+        await self._crew.reconciler.run()
+        await self._crew.thin()
+
+    async def _do(self, job: _Job) -> None:
+        """One piece of work; its fault is told and ends nothing but it."""
+        self._at_work_since = self._clock.now()
+        self._notifier.status(self._status())
+        task = asyncio.create_task(job.work(), name=job.name)
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await asyncio.wait({task}, timeout=GRACE_S)
+            if not task.done():
+                # What is under way is unknown now; the next start says so and goes on.
+                task.cancel()
+                await asyncio.wait({task}, timeout=CUT_OFF_S)
+                return
+        finally:
+            stop.cancel()
+            self._at_work_since = None
+        error = task.exception()
+        if isinstance(error, StorageCorrupt):
+            raise error
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        await self._account_for(job.name, error)
+        if job.after is not None:
+            await job.after()
+
+    async def _account_for(self, name: str, error: Exception | None) -> None:
+        now = self._clock.now()
+        about = name.partition(" ")[0]
+        if error is None:
+            async with self._books.write() as tx:
+                alerts.clear(tx, Kind.FAULT, about, at=now)
+            return
+        said = f"{about} failed: {type(error).__name__}: {error}"
+        self._progress.note("service", said)
+        async with self._books.write() as tx:
+            alerts.sound(tx, Kind.FAULT, about, said, at=now)
+
+    # Looking out
+
+    async def _look_out(self) -> None:
+        """See that a person learns of what they must know."""
+        now = self._clock.now()
+        if self._looked_out_at is None or not (
+            timedelta(0) <= now - self._looked_out_at < LOOKOUT_EVERY
+        ):
+            self._looked_out_at = now
+            self._notifier.status(self._status())
+            async with self._books.write() as tx:
+                since = bells.hung_at(tx)
+                found = lookout.conditions(
+                    tx, self._settings, now, since=since, disk_free=self._disk_free()
+                )
+                alerts.level(tx, lookout.KINDS, found, at=now)
+                alerts.prune(tx, now)
+        await self._crew.tell()
+
+    def _disk_free(self) -> int:
+        folder: Path = self._settings.location.state_dir
+        return shutil.disk_usage(folder).free
+
+    async def _keep_watch(self, interval_s: float | None) -> None:
+        """Say that we live, after the books were really read, and unless the work hangs."""
+        # Where nobody waits for it, nobody is woken for it.
+        while interval_s is not None:
+            with self._books.read() as tx:
+                store.balance(tx)
+            since = self._at_work_since
+            if since is None or self._clock.now() - since < STUCK_AFTER:
+                self._notifier.watchdog()
+            await self._clock.sleep(interval_s)
+
+    def _status(self) -> str:
+        """One line for `systemctl status`."""
+        now = self._clock.now()
+        with self._books.read() as tx:
+            shut, balance = self._gate.shut(tx), store.balance(tx)
+        following = self._settings.schedule.publish.next_slot(now)
+        when = "never" if following is None else f"{following:%Y-%m-%d %H:%M} UTC"
+        doing = "working" if self._at_work_since is not None else "waiting"
+        state = doing if shut is None else f"paused: {shut}"
+        return f"{state}; {balance.available} credits available; next slot {when}"
+
+    async def _rest(self) -> None:
+        """Until the next slot, a nudge, or the time to look again anyway."""
+        now = self._clock.now()
+        schedule = self._settings.schedule
+        following = [
+            slot
+            for bell_schedule in (schedule.publish, schedule.collect, schedule.feed)
+            if (slot := bell_schedule.next_slot(now)) is not None
+        ]
+        until = min(((slot - now).total_seconds() for slot in following), default=self._poll_s)
+        self._wake.clear()
+        if self._ended is not None:
+            return
+        try:
+            async with asyncio.timeout(max(0.0, min(until, self._poll_s))):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+
+def _standing(run: Any) -> tuple[Any, ...]:
+    """How a run stands, so that a person's word on it is noticed."""
+    return (run.state, run.approved_at, run.reason)

@@ -1,0 +1,282 @@
+"""The daemon on virtual time: what rings when, once, whatever the clock and the operator do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon import control, journal
+from daemon.app import Parts, opened_database, opened_parts
+from daemon.journal import RunState
+from daemon.notify import Notifier
+from daemon.service import Crew, Ended, Service
+from ledger import store
+from tests.platforms import Platforms
+from tests.stage import Kill, Killed, MortalDatabase, Silent
+from tests.virtual import START
+
+DAY_S = 86_400.0
+DAILY = {"PENSTOCK_PUBLISH_CRON": "0 9 * * *", "PENSTOCK_COLLECT_CRON": "0 * * * *"}
+
+
+class Daemon(Platforms):
+    """A stage whose process stays."""
+
+    def __init__(self, folder: Path, /, **changes: str) -> None:
+        super().__init__(
+            folder, **DAILY | {"PENSTOCK_MODELS_RESEARCH": "digest", "PENSTOCK_MODELS_WRITE":
+            "digest", "PENSTOCK_MODELS_EDIT": "digest", "PENSTOCK_PUBLISHERS": "outbox",
+            "PENSTOCK_MAX_POSTS_PER_DAY": "1"} | changes,
+        )  # fmt: skip
+        self.traced: list[str] = []
+
+    def live(
+        self,
+        seconds: float,
+        meanwhile: Callable[[Service], Awaitable[None]] | None = None,
+        kill: Kill | None = None,
+        poll_s: float = 900.0,
+    ) -> Ended:
+        """One life of the service, told to stop after so many seconds."""
+
+        async def life(database: MortalDatabase) -> Ended:
+            async with opened_parts(self.settings, database, Silent(), self.world(kill)) as parts:
+                service = self._service(parts, poll_s)
+
+                async def ending() -> None:
+                    if meanwhile is not None:
+                        await meanwhile(service)
+                    await asyncio.sleep(seconds)
+                    service.stop()
+
+                end = asyncio.create_task(ending())
+                try:
+                    return await service.serve()
+                finally:
+                    end.cancel()
+
+        return self._life(life, kill)
+
+    def _service(self, parts: Parts, poll_s: float) -> Service:
+        async def thin() -> None:
+            pass
+
+        async def trace(run: str) -> None:
+            self.traced.append(run)
+
+        return Service(
+            settings=self.settings,
+            books=parts.books,
+            clock=parts.clock,
+            gate=parts.gate,
+            crew=Crew(
+                cycle=parts.cycle, press=parts.press, collector=parts.collector,
+                reconciler=parts.reconciler, feeds=parts.feeds, tell=parts.tell, thin=thin,
+                trace=trace,
+            ),
+            notifier=Notifier.from_env({}),
+            progress=Silent(),
+            poll_s=poll_s,
+        )  # fmt: skip
+
+    def runs(self) -> list[Any]:
+        with self.reading() as tx:
+            return list(journal.runs(tx))
+
+    def slots(self) -> list[datetime]:
+        return [row.slot for row in self.runs() if row.slot is not None]
+
+    def decisions(self, kind: str) -> list[str]:
+        with self.reading() as tx:
+            rows = tx.exec_driver_sql("SELECT sentence FROM decision WHERE kind = ?", (kind,))
+            return list(rows.scalars())
+
+
+@pytest.fixture(autouse=True)
+def loops() -> Iterator[None]:
+    yield
+    while Platforms.opened:
+        Platforms.opened.pop().time.close()
+
+
+def nine(day: int) -> datetime:
+    return datetime(2026, 11, day, 9, tzinfo=UTC)
+
+
+def test_each_slot_has_one_run(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    assert daemon.live(3.5 * DAY_S) is Ended.STOPPED
+    assert daemon.slots() == [nine(23), nine(24), nine(25), nine(26)]
+    assert daemon.traced == [run.id for run in daemon.runs()]
+
+
+def test_nothing_from_before_the_first_start_is_due(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.sleep(2 * 3600)
+    daemon.live(3600)
+    assert daemon.slots() == []
+    daemon.live(DAY_S)
+    assert daemon.slots() == [nine(24)]
+
+
+def test_downtime_is_made_up_for_by_one_run(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.live(2 * 3600)
+    daemon.sleep(5 * DAY_S)
+    daemon.live(60)
+    assert daemon.slots() == [nine(23), nine(28)]
+
+
+def test_a_slot_older_than_a_day_is_let_go(tmp_path: Path) -> None:
+    weekly = Daemon(tmp_path, PENSTOCK_PUBLISH_CRON="0 9 * * mon")
+    weekly.live(60)
+    weekly.sleep(2 * DAY_S)
+    weekly.live(3600)
+    assert weekly.slots() == []
+
+
+def test_many_short_lives_use_each_slot_once(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    for _ in range(60):
+        daemon.live(1800)
+        daemon.sleep(60)
+    assert daemon.slots() == [nine(23), nine(24)]
+
+
+def test_killed_anywhere_a_slot_is_used_once(tmp_path: Path) -> None:
+    for number in range(1, 40, 2):
+        daemon = Daemon(tmp_path / str(number))
+        try:
+            daemon.live(2 * 3600, kill=Kill.at(number, after=bool(number % 4 == 1)))
+        except Killed:
+            daemon.live(2 * 3600)
+        assert daemon.slots() == [nine(23)], number
+        assert len(daemon.articles()) <= 1
+        daemon.judge()
+
+
+def test_a_clock_that_was_ahead_neither_silences_nor_repeats(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.live(2 * 3600)
+    wall = daemon.time.clock._wall
+    daemon.time.clock._wall = lambda: wall() + timedelta(days=40)
+    daemon.live(2 * 3600)
+    ahead = daemon.slots()
+    daemon.time.clock._wall = wall
+    daemon.live(3 * DAY_S)
+    assert len(daemon.slots()) == len(set(daemon.slots()))
+    assert {nine(24), nine(25), nine(26)} <= set(daemon.slots())
+    assert len(ahead) == 2
+    assert daemon.decisions("clock")
+
+
+def test_while_paused_slots_go_by_and_afterwards_it_goes_on(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    with opened_database(daemon.settings.location) as database, database.write() as tx:
+        control.pause(tx, reason="holiday", at=START)
+    daemon.live(1.5 * DAY_S)
+    assert daemon.slots() == []
+    assert any("holiday" in sentence for sentence in daemon.decisions("skip"))
+    with opened_database(daemon.settings.location) as database, database.write() as tx:
+        control.resume(tx)
+    daemon.live(DAY_S)
+    assert daemon.slots() == [nine(25)]
+
+
+def test_an_approved_draft_goes_out_within_a_minute(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, PENSTOCK_SITE_URL="https://notes.example", PENSTOCK_APPROVAL="manual")
+    daemon.live(2 * 3600)
+    (run,) = daemon.runs()
+    assert run.state == RunState.AWAITING_APPROVAL
+    assert not daemon.articles()
+
+    async def approve(service: Service) -> None:
+        await asyncio.sleep(600)
+        database = MortalDatabase(daemon.settings.location.database_url, None)
+        with database.write() as tx:
+            journal.change_run(
+                tx, run.id, state=RunState.PARKED, approved_at=daemon.time.clock.now(),
+                reason="approved",
+            )  # fmt: skip
+        database.close()
+
+    daemon.live(60, approve, poll_s=15)
+    assert len(daemon.articles()) == 1
+
+
+def test_told_to_stop_in_the_middle_it_stops_within_ten_seconds(tmp_path: Path) -> None:
+    paid = dict.fromkeys(
+        ("PENSTOCK_MODELS_RESEARCH", "PENSTOCK_MODELS_WRITE", "PENSTOCK_MODELS_EDIT"), "llm/good"
+    )
+    daemon = Daemon(tmp_path, **paid)
+    daemon.deposit("5")
+    daemon.model.misbehave("slow", times=None, seconds=30)
+    daemon.sleep(3600 - 10)
+    began = daemon.time.loop.time()
+    assert daemon.live(40) is Ended.STOPPED
+    assert daemon.time.loop.time() - began < 40 + 11
+    (run,) = daemon.runs()
+    assert run.state in (RunState.RUNNING, RunState.PARKED)
+    daemon.model.troubles.clear()
+    daemon.live(3600)
+    (run,) = daemon.runs()
+    assert run.state == RunState.FINISHED
+    daemon.judge()
+
+
+def test_a_job_that_fails_ends_nothing_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from daemon.engagement import Collector
+
+    async def broken(self: Collector) -> None:
+        raise RuntimeError("no idea")
+
+    daemon = Daemon(tmp_path)
+    monkeypatch.setattr(Collector, "run", broken)
+    daemon.live(2 * 3600)
+    assert daemon.slots() == [nine(23)]
+    assert [told["kind"] for told in daemon.webhook.told] == ["fault"]
+    monkeypatch.undo()
+    daemon.live(2 * 3600)
+    assert [told["cleared"] for told in daemon.webhook.told] == [False, True]
+
+
+def test_three_silent_intervals_are_told_once(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, PENSTOCK_MODELS_WRITE="llm/good", PENSTOCK_PUBLISHERS="devto")
+    daemon.live(6.5 * DAY_S)
+    assert [told["kind"] for told in daemon.webhook.told] == ["silent"]
+
+
+def test_reload_ends_the_stretch_and_not_the_work(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+
+    async def reload(service: Service) -> None:
+        await asyncio.sleep(2 * 3600)
+        service.reload()
+
+    assert daemon.live(DAY_S, reload) is Ended.RELOAD
+    assert daemon.slots() == [nine(23)]
+
+
+def test_readers_are_counted_on_the_schedule(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, PENSTOCK_PUBLISHERS="outbox,devto", PENSTOCK_APPROVAL="auto")
+    daemon.live(2 * 3600)
+    with daemon.reading() as tx:
+        before = store.balance(tx).posted
+    assert str(before) == "0.000000"
+
+
+def test_slots_of_a_day_with_a_clock_change_are_used_once(tmp_path: Path) -> None:
+    # Berlin sets its clocks back on 25 October 2026 at three: half past two comes twice.
+    daemon = Daemon(tmp_path, PENSTOCK_TIMEZONE="Europe/Berlin", PENSTOCK_PUBLISH_CRON="30 2 * * *")
+    daemon.time.clock._wall = lambda: (
+        datetime(2026, 10, 24, 20, tzinfo=UTC) + timedelta(seconds=daemon.time.loop.time())
+    )
+    daemon.live(12 * 3600)
+    assert daemon.slots() == [datetime(2026, 10, 25, 0, 30, tzinfo=UTC)]

@@ -271,6 +271,7 @@ class Parts:
             prices=settings.prices,
             policy=settings.policy,
             clock=world.clock,
+            gate=self.gate,
         )
         asker = Asker(
             books=books,

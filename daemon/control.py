@@ -26,6 +26,10 @@ class Control(SQLModel, table=True):
 _control = SQLModel.metadata.tables["control"]
 
 
+class Paused(Exception):
+    """The gate is shut; what was under way waits where it stands."""
+
+
 class Gate:
     """
     What every new request to a model and every new publication passes.
@@ -44,6 +48,16 @@ class Gate:
     def shut(self, tx: Connection) -> str | None:
         """Why nothing may begin, or None."""
         return self._ending or paused(tx)
+
+    def pass_through(self, tx: Connection) -> None:
+        """
+        Begin something in this transaction.
+
+        Raises:
+            Paused: nothing may begin.
+        """
+        if (reason := self.shut(tx)) is not None:
+            raise Paused(reason)
 
 
 def pause(tx: Connection, *, reason: str | None, at: datetime) -> None:

@@ -17,6 +17,7 @@ from daemon import alerts, bells, cadence, control, drafts, estimate, ids, journ
 from daemon.alerts import Kind
 from daemon.books import Books
 from daemon.clock import Clock
+from daemon.control import Paused
 from daemon.desk.house import Manuscript
 from daemon.governor import Pace
 from daemon.inference import attempts
@@ -29,7 +30,7 @@ from daemon.progress import Progress
 from daemon.reading import Abstain
 from daemon.settings import Settings
 from daemon.sources import archive
-from daemon.steps import Paused, Steps
+from daemon.steps import Steps
 from ledger.errors import NotAllowed
 from ledger.money import MicroCredits
 from ledger.types import to_text

@@ -24,11 +24,11 @@ from daemon import alerts, control, journal, look, packaging, whereabouts
 from daemon.alerts import Kind
 from daemon.books import Books
 from daemon.clock import Clock
+from daemon.control import Paused
 from daemon.crew.brief import Brief
 from daemon.journal import PublicationState, RunOutcome, RunState, StepState
 from daemon.progress import Progress
 from daemon.sources import published
-from daemon.steps import Paused
 from daemon.whereabouts import OPEN, OUTBOX, address, announces
 from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import (

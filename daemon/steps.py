@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from daemon import control, journal
 from daemon.books import Books
 from daemon.clock import Clock
+from daemon.control import Paused
 from daemon.inference.asking import Asker, NoAnswer, Question
 from daemon.inference.ladder import Role, Rung, Tier
 from daemon.inference.meter import Purpose
@@ -26,10 +27,6 @@ from ledger.money import MicroCredits
 
 T = TypeVar("T", bound=BaseModel)
 Output = dict[str, Any]
-
-
-class Paused(Exception):
-    """The operator paused Penstock; the run is parked where it stands."""
 
 
 class Steps:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from daemon import control, estimate, journal, packaging, proof
 from daemon.announcing import REQUESTS_MAX, STEPS, Announcer
 from daemon.books import Books
-from daemon.control import Gate
+from daemon.control import Gate, Paused
 from daemon.crew.prompts import prompt
 from daemon.desk import house
 from daemon.inference import attempts
@@ -28,7 +28,7 @@ from daemon.inference.ladder import Role, Rung, Tier
 from daemon.inference.meter import Meter
 from daemon.inference.prices import Price, PriceBook
 from daemon.journal import RunOutcome
-from daemon.steps import Paused, Steps
+from daemon.steps import Steps
 from ledger.money import MicroCredits
 from tests.doubles.model import Asked
 from tests.doubles.worst import hostile_posts
@@ -75,7 +75,7 @@ class Post(Stage):
             rungs = {role: ladder.paid for role, ladder in settings.ladders.items()}
             meter = Meter(
                 books=books, models={"llm": model}, prices=settings.prices,
-                policy=settings.policy, clock=world.clock,
+                policy=settings.policy, clock=world.clock, gate=Gate(),
             )  # fmt: skip
             asker = Asker(
                 books=books, meter=meter, options={}, call_timeout_s=120, clock=world.clock

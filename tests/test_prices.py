@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from daemon.app import opened_database
 from daemon.books import Books
+from daemon.control import Gate
 from daemon.inference import attempts, prices
 from daemon.inference.ladder import Ladder, Role, Rung, Tier, parse_ladder, parse_rung
 from daemon.inference.meter import Meter, Purpose
@@ -345,6 +346,7 @@ def test_an_unpriced_model_is_refused_before_anything_is_held_or_sent(stage: Sta
             prices=PriceBook(parse_prices("llm/good=1,0.1,5;other/*=0,0,0"), {}),
             policy=stage.settings.policy,
             clock=stage.time.clock,
+            gate=Gate(),
         )
         request = ModelRequest(Rung("llm", "new"), "s", "p", "draft", {}, 100, 10.0)
         await meter.call(Purpose("run", "step", Role.WRITE), request, lambda tx, reply: None)

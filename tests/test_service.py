@@ -188,6 +188,38 @@ def test_while_paused_slots_go_by_and_afterwards_it_goes_on(tmp_path: Path) -> N
     assert daemon.slots() == [nine(25)]
 
 
+def test_a_pause_lets_no_request_more_begin(tmp_path: Path) -> None:
+    paid = dict.fromkeys(
+        ("PENSTOCK_MODELS_RESEARCH", "PENSTOCK_MODELS_WRITE", "PENSTOCK_MODELS_EDIT"), "llm/good"
+    )
+    daemon = Daemon(tmp_path, **paid)
+    daemon.deposit("5")
+    daemon.model.misbehave("slow", times=None, seconds=30)
+    daemon.sleep(3600 - 10)
+    asked: list[int] = []
+
+    async def pause(service: Service) -> None:
+        # In the middle of the first answer; a second one is needed after it.
+        await asyncio.sleep(20)
+        database = MortalDatabase(daemon.settings.location.database_url, None)
+        with database.write() as tx:
+            control.pause(tx, reason="holiday", at=daemon.time.clock.now())
+        database.close()
+        asked.append(len(daemon.model.requests))
+
+    daemon.live(3600, pause)
+    assert asked[0] > 0
+    assert len(daemon.model.requests) == asked[0]
+    (run,) = daemon.runs()
+    assert run.state == RunState.PARKED
+    with opened_database(daemon.settings.location) as database, database.write() as tx:
+        control.resume(tx)
+    daemon.live(3600)
+    (run,) = daemon.runs()
+    assert run.state == RunState.FINISHED
+    daemon.judge()
+
+
 def test_an_approved_draft_goes_out_within_a_minute(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, PENSTOCK_SITE_URL="https://notes.example", PENSTOCK_APPROVAL="manual")
     daemon.live(2 * 3600)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from daemon.books import Books
 from daemon.clock import Clock
+from daemon.control import Gate
 from daemon.governor import Policy
 from daemon.inference import attempts
 from daemon.inference.ladder import Role, Rung
@@ -52,6 +53,7 @@ class Meter:
     Args:
         models: by provider name.
         policy: reserve, run budget and caps; `run_budget` counts the run's open holds.
+        gate: what every request passes, in the transaction of its hold.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Meter:
         prices: PriceBook,
         policy: Policy,
         clock: Clock,
+        gate: Gate,
     ) -> None:
         self._books = books
         self._models = models
         self._prices = prices
         self._policy = policy
         self._clock = clock
+        self._gate = gate
         self._in_flight: dict[str, dict[str, MicroCredits]] = {}
         self._settled = asyncio.Event()
         # Models that billed above their hold: their price is wrong until a person has looked.
@@ -83,6 +87,7 @@ class Meter:
             on_settled: stores what was bought, in the transaction that settles it.
         Raises:
             NotAllowed: the hold would pass a limit, and no sibling is left to settle and make room.
+            Paused: the operator paused Penstock, or the process is to end.
         """
         price = self._prices.price(request.rung, self._clock.now())
         body = self._models[request.rung.provider].body(request)
@@ -123,6 +128,7 @@ class Meter:
     ) -> str:
         now = self._clock.now()
         async with self._books.write() as tx:
+            self._gate.pass_through(tx)
             attempt = attempts.next_id(tx, purpose.run)
             hold = f"hold:{attempt}"
             store.hold(

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test peers check format lock clean
+.PHONY: setup demo test peers check format lock install clean
 
 setup: $(READY)
 
@@ -42,6 +42,15 @@ format: $(READY)
 lock:
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
+
+# For good, as root: a virtual environment where a service can see it, and what systemd needs.
+# Another publication on the same machine: make install ARGS='--name NAME'.
+PREFIX ?= /opt/penstock
+install:
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check --retries 10 --require-hashes -r requirements.lock
+	$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --force-reinstall .
+	$(PREFIX)/bin/penstock install-service $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -276,6 +276,7 @@ class Service:
         finally:
             stop.cancel()
             self._at_work_since = None
+            self._notifier.status(self._status())
         error = task.exception()
         if isinstance(error, StorageCorrupt):
             raise error

@@ -20,8 +20,6 @@ ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 
-# The unit and the command that puts it in place come together; until then it is only spoken of.
-TO_COME = {"install-service"}
 # Words that end a command within a line of a shell.
 _BETWEEN = {"&&", "||", ";", "|", "&", "(", ")"}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -119,8 +117,6 @@ def test_every_command_named_in_passing_exists(call: str) -> None:
         parser().parse_args(words)
     except Exception as error:
         said = str(error)
-    if words[0] in TO_COME and "invalid choice" in said:
-        return
     # It may be named without the words it wants, not by a name that is unknown.
     assert re.search(r"^$|\brequired\b|\bexpected\b", said)
 

@@ -4,8 +4,8 @@ The commands. This file knows their words; each group's module is imported when 
     exits     exit codes, in one place
     context   what every command starts from
     progress  the live view and the plain lines
-    init, run, doctor, once, collect, reconcile, status, report, simulate, ledger, runs, drafts,
-    posts, withdraw, pause, backup
+    init, run, install, doctor, once, collect, reconcile, status, report, simulate, ledger, runs,
+    drafts, posts, withdraw, pause, backup
 """
 
 from __future__ import annotations
@@ -180,6 +180,16 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="redraw it until Ctrl-C")
 
     _add(commands, "run", _in("run", "run"), "the daemon, in the foreground")
+    install = _add(
+        commands,
+        "install-service",
+        _in("install", "run"),
+        "put what systemd needs in place",
+        json=True,
+    )
+    install.add_argument("--name", metavar="NAME", help="a further publication on this machine")
+    install.add_argument("--root", metavar="DIR", help="where, instead of /")
+    install.add_argument("--dry-run", action="store_true", help="only say what it would do")
     _add(commands, "doctor", _in("doctor", "run"), "what is wrong, and what to do", json=True)
 
     ledger = _group(commands, "ledger", "the books")

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -138,3 +140,39 @@ def test_wrong_settings_are_exit_2_and_nothing_is_made(tmp_path: Path) -> None:
     assert "PENSTOCK_FEEDS" in found.err
     assert "PENSTOCK_PUBLISH_CRON" in found.err
     assert not desk.database.exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "code"),
+    [
+        ("garbage", 6),
+        ("UPDATE account SET debits_posted_micro = debits_posted_micro + 1", 6),
+        ("UPDATE alembic_version SET version_num = '9999'", 2),
+    ],
+)
+def test_a_database_it_cannot_trust_or_read_ends_it_before_it_is_ready(
+    tmp_path: Path, harm: str, code: int
+) -> None:
+    desk = Desk(tmp_path, {"PENSTOCK_FEEDS": str(EXAMPLE_FEEDS / "millrace.xml")})
+    assert desk.run("init").code == 0
+    assert desk.run("ledger", "deposit", "5", "--ref", "first").code == 0
+    if harm == "garbage":
+        desk.database.write_bytes(b"no database at all " * 1000)
+    else:
+        with closing(sqlite3.connect(desk.database, isolation_level=None)) as db:
+            db.execute(harm)
+    found = desk.run("run")
+    assert found.code == code
+    assert found.err.startswith("penstock: ")
+
+
+def test_without_a_network_it_starts_and_says_what_it_could_not_read(
+    running: Callable[..., Running],
+) -> None:
+    daemon = running(
+        PENSTOCK_PROVIDER_LLM_URL="https://llm.invalid/v1",
+        PENSTOCK_ALERT_URL="https://alerts.invalid/hook",
+    )
+    daemon.heard("WATCHDOG=1")
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(PATIENCE_S) == 0

@@ -155,6 +155,7 @@ def test_installing_twice_changes_nothing_and_keeps_the_operators_settings(tmp_p
     assert second == {
         "/etc/systemd/system/penstock.service": "replaced",
         "/etc/sysusers.d/penstock.conf": "kept",
+        "/etc/bash_completion.d/penstock": "kept",
         "/etc/penstock/penstock.env": "kept",
     }
     assert settings.read_text() == "PENSTOCK_NICHE=mine\n"

@@ -190,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     install.add_argument("--name", metavar="NAME", help="a further publication on this machine")
     install.add_argument("--root", metavar="DIR", help="where, instead of /")
     install.add_argument("--dry-run", action="store_true", help="only say what it would do")
+    _add(commands, "completion", _in("completion", "run"), "the words of all this, for bash")
     _add(commands, "doctor", _in("doctor", "run"), "what is wrong, and what to do", json=True)
 
     ledger = _group(commands, "ledger", "the books")

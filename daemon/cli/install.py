@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon import options
+from daemon.cli import completion
 from daemon.cli.context import Context, UsageError
 from daemon.cli.exits import Exit
 
@@ -72,6 +73,7 @@ def _files(program: Path, env_file: Path, name: str | None) -> Iterator[_File]:
     yield _File(Path("/etc/systemd/system") / unit, text.replace(_PROGRAM, str(program)), 0o644)
     user = (shipped / "penstock.sysusers").read_text(encoding="utf-8")
     yield _File(Path("/etc/sysusers.d/penstock.conf"), user, 0o644)
+    yield _File(Path("/etc/bash_completion.d/penstock"), completion.text(), 0o644)
     # The service has $STATE_DIRECTORY, and a command beside it has this.
     state = f"PENSTOCK_STATE_DIR=/var/lib/penstock{f'-{name}' if name else ''}"
     settings = re.sub(r"^#PENSTOCK_STATE_DIR=.*$", state, options.example(), flags=re.MULTILINE)

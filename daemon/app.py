@@ -6,7 +6,7 @@ import os
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -167,6 +167,20 @@ def opened_database(location: Location) -> Iterator[Database]:
             yield database
     finally:
         database.close()
+
+
+@contextmanager
+def loop_database(location: Location) -> Iterator[Database]:
+    """The database for who works on an event loop: the driver never waits, `Books` does."""
+    with closing(Database(location.database_url, busy_timeout_ms=0)) as database:
+        yield database
+
+
+@contextmanager
+def opened_for_work(location: Location) -> Iterator[Database]:
+    """The same, with all that `opened_database` sees to, the process lock included."""
+    with opened_database(location), loop_database(location) as database:
+        yield database
 
 
 def make_private(location: Location) -> None:

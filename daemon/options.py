@@ -20,14 +20,13 @@ from daemon.inference.ladder import Rung, parse_ladder, parse_rung
 from daemon.inference.port import ModelOptions
 from daemon.inference.prices import parse_prices
 from ledger.money import AmountError, MicroCredits
+from publishers.port import METRICS
 
 RATES_DEFAULT = (
     "devto.view=0.0002,devto.reaction=0.005,devto.comment=0.01,bluesky.like=0.002,"
     "bluesky.repost=0.005,bluesky.reply=0.005,bluesky.quote=0.005"
 )
 _RATE_NAMES = tuple(item.partition("=")[0] for item in RATES_DEFAULT.split(","))
-# What a destination can count of readers (`publishers.port.Engagement`).
-METRICS = ("view", "reaction", "comment", "like", "repost", "reply", "quote")
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):([0-9]{1,5})")
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias, runtime_checkable
 
+# What can be counted of readers, in the singular.
+METRICS = ("view", "reaction", "comment", "like", "repost", "reply", "quote")
+
 Note: TypeAlias = Callable[[str], Awaitable[None]]
 
 
@@ -133,7 +136,7 @@ class Engagement:
     What readers have done with a post so far.
 
     Args:
-        counts: by metric, in the singular: view, reaction, comment, like, repost, reply, quote.
+        counts: by metric, as in METRICS.
         gone: whether it was taken down or deleted at the destination.
     """
 

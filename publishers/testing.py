@@ -29,6 +29,7 @@ import pytest
 
 from publishers.errors import OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import (
+    METRICS,
     Announcing,
     Engagement,
     Engaging,
@@ -44,7 +45,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 START = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
-METRICS = frozenset({"view", "reaction", "comment", "like", "repost", "reply", "quote"})
 # Real seconds for one test: whoever waits this long waits for ever.
 STORY_S_MAX = 120.0
 # As the daemon, which does not ask for ever either.

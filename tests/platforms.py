@@ -106,8 +106,7 @@ class Platforms(Stage):
         async def live(database: MortalDatabase) -> Report:
             world = self.world(kill)
             async with opened_parts(self.settings, database, Silent(), world) as parts:
-                cycle = parts.cycle
-                return await cycle.once(topic=topic)
+                return await parts.cycle.once(topic=topic)
 
         return self._life(live, kill)
 
@@ -122,8 +121,7 @@ class Platforms(Stage):
         async def live(database: MortalDatabase) -> Collected:
             world = self.world(kill)
             async with opened_parts(self.settings, database, Silent(), world) as parts:
-                collector = parts.collector
-                return await collector.run()
+                return await parts.collector.run()
 
         return self._life(live, kill)
 
@@ -146,8 +144,7 @@ class Platforms(Stage):
         async def live(database: MortalDatabase) -> list[Any]:
             world = self.world(kill)
             async with opened_parts(self.settings, database, Silent(), world) as parts:
-                press = parts.press
-                return await act(press)
+                return await act(parts.press)
 
         return self._life(live, kill)
 

@@ -142,8 +142,7 @@ class Stage:
 
         async def live() -> Report:
             async with opened_parts(self.settings, database, Silent(), self.world()) as parts:
-                cycle = parts.cycle
-                return await cycle.once(topic=topic)
+                return await parts.cycle.once(topic=topic)
 
         with opened_database(self.settings.location):
             database = MortalDatabase(self.settings.location.database_url, kill)
@@ -158,8 +157,7 @@ class Stage:
         async def live() -> Findings:
             world = World(clock=self.time.clock, models=InProcess({"llm.test": self.model}))
             async with opened_parts(self.settings, database, Silent(), world) as parts:
-                reconciler = parts.reconciler
-                return await reconciler.run()
+                return await parts.reconciler.run()
 
         with opened_database(self.settings.location):
             database = MortalDatabase(self.settings.location.database_url, None)

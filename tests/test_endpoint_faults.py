@@ -132,8 +132,7 @@ class House:
                 chance=random.Random(7),
             )
             async with opened_parts(self.settings, database, Silent(), world) as parts:
-                cycle = parts.cycle
-                return await cycle.once()
+                return await parts.cycle.once()
 
         url = self.settings.location.database_url
         with (

@@ -896,8 +896,7 @@ def test_from_the_counters_of_dev_to_and_bluesky_to_the_books(scene: Scene, tmp_
         async def live() -> Collected:
             world = World(clock=scene.time.clock, platforms=wire)
             async with opened_parts(chosen, database, Silent(), world) as parts:
-                collector = parts.collector
-                return await collector.run()
+                return await parts.collector.run()
 
         with closing(MortalDatabase(scene.url, None)) as database:
             return scene.time.run(live())

@@ -17,6 +17,7 @@ from daemon import plugins
 from daemon.plugins import PluginError, SettingsRefused
 from publishers import testing
 from publishers.plugin import Surroundings
+from publishers.port import METRICS
 from publishers.testing import JumpingClock
 
 ROOT = Path(__file__).parents[1]
@@ -245,5 +246,5 @@ def test_the_guide_shows_the_example_as_it_is() -> None:
 def test_the_guide_tells_of_every_hook_field_and_metric() -> None:
     guide = (ROOT / "docs" / "publishers.md").read_text("utf-8")
     hooks = [name for name in vars(testing.Destination) if not name.startswith("_")]
-    for name in (*hooks, *(field.name for field in fields(Surroundings)), *testing.METRICS):
+    for name in (*hooks, *(field.name for field in fields(Surroundings)), *METRICS):
         assert f"`{name}`" in guide, name

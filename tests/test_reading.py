@@ -374,8 +374,7 @@ def _once_over_sockets(one: Stage) -> Report:
     async def live() -> Report:
         world = World(models=InProcess({"llm.test": one.model}))
         async with opened_parts(one.settings, database, Silent(), world) as parts:
-            cycle = parts.cycle
-            return await cycle.once()
+            return await parts.cycle.once()
 
     with opened_database(one.settings.location) as database:
         return asyncio.run(live())

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from daemon import estimate, journal, telemetry
 from daemon import settings as settings_module
-from daemon.app import World, opened_database, opened_parts
+from daemon.app import World, opened_for_work, opened_parts
 from daemon.cli import exits, failed_once
 from daemon.cli.context import Context, moment, say
 from daemon.cli.progress import watching
@@ -62,11 +62,7 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
                     context.args.failure = partial(_interrupted, database, cycle.run)
 
     try:
-        with (
-            opened_database(context.location),
-            # Waiting for another writer happens on the loop, so the driver itself must not wait.
-            closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
-        ):
+        with opened_for_work(context.location) as database:
             report = asyncio.run(main(database))
         context.show(document(report), human(report))
     finally:

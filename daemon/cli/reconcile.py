@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from contextlib import closing
 from typing import Any
 
 from daemon import settings as settings_module
-from daemon.app import World, opened_database, opened_parts
+from daemon.app import World, opened_for_work, opened_parts
 from daemon.cli.context import Context, moment
 from daemon.cli.exits import Exit
 from daemon.cli.progress import watching
@@ -28,14 +27,9 @@ def run(args: Namespace) -> int:
     async def main(database: Database) -> Findings:
         with watching() as progress:
             async with opened_parts(settings, database, progress, World()) as parts:
-                reconciler = parts.reconciler
-                return await reconciler.run()
+                return await parts.reconciler.run()
 
-    with (
-        opened_database(context.location),
-        # Waiting for another writer happens on the loop, so the driver itself must not wait.
-        closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
-    ):
+    with opened_for_work(context.location) as database:
         found = asyncio.run(main(database))
         with database.read() as tx:
             available = store.balance(tx).available

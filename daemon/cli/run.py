@@ -8,11 +8,11 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 
 from daemon import logs, retention
 from daemon import settings as settings_module
-from daemon.app import Parts, World, opened_database, opened_parts, secrets
+from daemon.app import Parts, World, opened_for_work, opened_parts, secrets
 from daemon.cli.context import Context, say
 from daemon.cli.exits import Exit
 from daemon.cli.once import trace
@@ -29,11 +29,7 @@ def run(args: Namespace) -> int:
     settings_module.umask_private()
     settings = context.settings()
     notifier = Notifier.from_env(os.environ)
-    with (
-        opened_database(context.location),
-        # Waiting for another writer happens on the loop, so the driver itself must not wait.
-        closing(Database(context.location.database_url, busy_timeout_ms=0)) as database,
-    ):
+    with opened_for_work(context.location) as database:
         asyncio.run(_serve(context, settings, database, notifier))
     return Exit.DONE
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any
 
 from daemon import journal
 from daemon import settings as settings_module
-from daemon.app import World, opened_parts
+from daemon.app import World, loop_database, opened_parts
 from daemon.cli.context import Context, UsageError
 from daemon.cli.exits import Exit
 from daemon.cli.progress import watching
@@ -46,11 +45,10 @@ def run(args: Namespace) -> int:
     async def main(database: Database) -> Sequence[Any]:
         with watching() as progress:
             async with opened_parts(settings, database, progress, World()) as parts:
-                press = parts.press
-                return await press.withdraw(args.run, args.reason)
+                return await parts.press.withdraw(args.run, args.reason)
 
-    # Beside a daemon that may be running: no process lock, and waiting happens on the loop.
-    with closing(Database(context.location.database_url, busy_timeout_ms=0)) as database:
+    # Beside a daemon that may be running: no process lock.
+    with loop_database(context.location) as database:
         rows = asyncio.run(main(database))
     document = [
         {"run": row.run, "platform": row.platform, "state": row.state, "url": row.url,

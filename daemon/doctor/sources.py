@@ -6,14 +6,13 @@ import asyncio
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, told, warn
 from daemon.doctor.patient import Patient
 from daemon.doctor.storage import in_words
 from daemon.sources.confined import Parser
-from daemon.sources.feeds import SIDE_BY_SIDE
-from daemon.sources.fetcher import BYTES_MAX, Fetched, Fetcher, FetchError
+from daemon.sources.feeds import SIDE_BY_SIDE, read_file
+from daemon.sources.fetcher import Fetcher, FetchError
 from daemon.sources.parse import Item, ParsedFeed, ParseError
 from daemon.sources.search import Search, SearchError
 
@@ -69,7 +68,7 @@ class Feeds:
             if re.match(r"https?://", location, re.IGNORECASE):
                 fetched = await self._fetcher.get(location)
             else:
-                fetched = _file(location.removeprefix("file://"))
+                fetched = read_file(location.removeprefix("file://"))
         return await self._parser.feed(
             fetched.body, url=fetched.url, content_type=fetched.content_type
         )
@@ -103,15 +102,6 @@ async def search(patient: Patient, engine: Search | None) -> Findings:
     if not hits:
         return [warn("search", f"it finds nothing on “{asked}”", "look at the engines behind it")]
     return [ok("search", f"{len(hits)} results on “{asked}”")]
-
-
-def _file(name: str) -> Fetched:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise ParseError("there is no such file")
-    if path.stat().st_size > BYTES_MAX:
-        raise ParseError(f"larger than {BYTES_MAX // 1_000_000} MB")
-    return Fetched("", path.read_bytes(), "", None, None)
 
 
 def _reason(error: Exception) -> str:

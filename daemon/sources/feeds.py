@@ -109,10 +109,10 @@ class FeedReader:
                 etag=known.etag if known is not None else None,
                 last_modified=known.last_modified if known is not None else None,
             )
-        return _read_file(location.removeprefix("file://"))
+        return read_file(location.removeprefix("file://"))
 
 
-def _read_file(name: str) -> Fetched:
+def read_file(name: str) -> Fetched:
     """A local file, as if it had been fetched; relative links in it have no base."""
     path = Path(name).expanduser()
     if not path.is_file():

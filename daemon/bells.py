@@ -52,10 +52,10 @@ def hang(tx: Connection, at: datetime) -> None:
             tx.execute(_bell.insert().values(name=bell, last=at, owed=1.0, hung_at=at))
 
 
-def last(tx: Connection, bell: Bell) -> datetime:
-    """The newest slot that was claimed or let go."""
-    found: datetime = tx.execute(select(_bell.c.last).where(_bell.c.name == bell)).scalar_one()
-    return found
+def last(tx: Connection) -> dict[Bell, datetime]:
+    """Of each bell the newest slot that was claimed or let go."""
+    rows = tx.execute(select(_bell.c.name, _bell.c.last))
+    return {Bell(row.name): row.last for row in rows}
 
 
 def claim(tx: Connection, bell: Bell, slot: datetime) -> bool:

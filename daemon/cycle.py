@@ -89,7 +89,7 @@ class Cycle:
 
     async def once(self, *, topic: str | None = None, dry_run: bool = False) -> Report:
         """Go on with an interrupted run, else open one now, and see it through."""
-        await self._recover(publishing=not dry_run)
+        await self.recover(publishing=not dry_run)
         with self._books.read() as tx:
             reason = self._gate.shut(tx)
             interrupted = journal.interrupted_run(tx)
@@ -145,19 +145,17 @@ class Cycle:
             return None
         return await self._see_through(interrupted.id, dry_run=False, fresh=False)
 
-    async def recover(self) -> None:
-        """What a process that begins takes up before anything else; see `_recover`."""
-        await self._recover(publishing=False)
-
     async def resume(self, run: str) -> Report:
         """Go on with one run that is neither finished nor failed."""
-        await self._recover()
+        await self.recover()
         return await self._see_through(run, dry_run=False, fresh=False)
 
-    async def _recover(self, *, publishing: bool = True) -> None:
+    async def recover(self, *, publishing: bool = True) -> None:
         """
         Take up what was left: requests that were under way when the process died are unknown, what
         was unknown long is charged, drafts expire, and publications that wait are tried again.
+
+        No request to a model may be under way.
         """
         now = self._clock.now()
         async with self._books.write() as tx:

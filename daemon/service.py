@@ -26,7 +26,6 @@ from daemon.control import Gate
 from daemon.cycle import Cycle, Report
 from daemon.engagement import Collector
 from daemon.notify import Notifier
-from daemon.press import Press
 from daemon.progress import Progress
 from daemon.reconcile import Reconciler
 from daemon.settings import Settings
@@ -59,7 +58,6 @@ class Crew:
     """Who does the work."""
 
     cycle: Cycle
-    press: Press
     collector: Collector
     reconciler: Reconciler
     feeds: FeedReader
@@ -111,8 +109,8 @@ class Service:
         self._at_work_since: datetime | None = None
         self._looked_out_at: datetime | None = None
         self._was_shut = False
-        # Runs that were gone on with, when, and how they stood then.
-        self._tried: dict[str, tuple[datetime, tuple[Any, ...]]] = {}
+        # The run that was gone on with last, when, and how it stood then.
+        self._tried: tuple[str, datetime, tuple[Any, ...]] | None = None
 
     def stop(self) -> None:
         """End: nothing new begins, and what is in hand has some seconds."""
@@ -137,11 +135,13 @@ class Service:
         """
         async with self._books.write() as tx:
             bells.hang(tx, self._clock.now())
-        await self._crew.cycle.recover()
+        await self._crew.cycle.recover(publishing=False)
         await self._look_out()
         self._notifier.ready(self._status())
         watch = asyncio.create_task(self._keep_watch(self._notifier.watchdog_interval_s))
         try:
+            await self._rung(Bell.PURSUE, self._clock.now())
+            await self._do(_Job(Bell.PURSUE, self._pursue))
             while self._ended is None:
                 job = await self._next()
                 if job is None:
@@ -163,13 +163,15 @@ class Service:
         with self._books.read() as tx:
             shut = self._gate.shut(tx)
             waiting = journal.interrupted_run(tx)
-            last = {bell: bells.last(tx, bell) for bell in Bell}
+            last = bells.last(tx)
         await self._mind_the_clock(last, now)
         if self._was_shut and shut is None:
             # What was parked for the pause need not wait for its hour.
-            self._tried.clear()
+            self._tried = None
         self._was_shut = shut is not None
         if waiting is not None and shut is None and self._may_go_on(waiting, now):
+            # Before it is: what fails each time must not be tried in a circle.
+            self._tried = (waiting.id, now, _standing(waiting))
             return _Job(f"run {waiting.id}", self._go_on)
         schedule = self._settings.schedule
         if due := cadence.due(schedule.publish, last[Bell.PUBLISH], now):
@@ -207,8 +209,10 @@ class Service:
 
     def _may_go_on(self, run: Any, now: datetime) -> bool:
         """Whether a run that waits is worth a try: new, changed, or not tried for an hour."""
-        tried = self._tried.get(run.id)
-        return tried is None or tried[1] != _standing(run) or now - tried[0] >= HOURLY
+        if self._tried is None:
+            return True
+        name, at, standing = self._tried
+        return (name, standing) != (run.id, _standing(run)) or now - at >= HOURLY
 
     async def _rung(self, bell: Bell, slot: datetime) -> None:
         async with self._books.write() as tx:
@@ -235,7 +239,7 @@ class Service:
         with self._books.read() as tx:
             row = journal.run(tx, report.run)
         if row is not None:
-            self._tried = {report.run: (self._clock.now(), _standing(row))}
+            self._tried = (report.run, self._clock.now(), _standing(row))
         await self._crew.trace(report.run)
 
     async def _collect(self) -> None:
@@ -252,7 +256,7 @@ class Service:
             self._progress.note("service", f"feed: {problem}")
 
     async def _pursue(self) -> None:
-        await self._crew.press.pursue()
+        await self._crew.cycle.recover()
 
     async def _daily(self) -> None:
         await self._crew.reconciler.run()
@@ -314,7 +318,6 @@ class Service:
                     tx, self._settings, now, since=since, disk_free=self._disk_free()
                 )
                 alerts.level(tx, lookout.KINDS, found, at=now)
-                alerts.prune(tx, now)
         await self._crew.tell()
 
     def _disk_free(self) -> int:

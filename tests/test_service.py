@@ -12,7 +12,7 @@ import pytest
 
 from daemon import control, journal
 from daemon.app import Parts, opened_database, opened_parts
-from daemon.journal import RunState
+from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.notify import Notifier
 from daemon.service import Crew, Ended, Service
 from ledger import store
@@ -21,6 +21,9 @@ from tests.stage import Kill, Killed, MortalDatabase, Silent
 from tests.virtual import START
 
 DAY_S = 86_400.0
+PAID = dict.fromkeys(
+    ("PENSTOCK_MODELS_RESEARCH", "PENSTOCK_MODELS_WRITE", "PENSTOCK_MODELS_EDIT"), "llm/good"
+)
 DAILY = {"PENSTOCK_PUBLISH_CRON": "0 9 * * *", "PENSTOCK_COLLECT_CRON": "0 * * * *"}
 
 
@@ -75,7 +78,7 @@ class Daemon(Platforms):
             clock=parts.clock,
             gate=parts.gate,
             crew=Crew(
-                cycle=parts.cycle, press=parts.press, collector=parts.collector,
+                cycle=parts.cycle, collector=parts.collector,
                 reconciler=parts.reconciler, feeds=parts.feeds, tell=parts.tell, thin=thin,
                 trace=trace,
             ),
@@ -189,10 +192,7 @@ def test_while_paused_slots_go_by_and_afterwards_it_goes_on(tmp_path: Path) -> N
 
 
 def test_a_pause_lets_no_request_more_begin(tmp_path: Path) -> None:
-    paid = dict.fromkeys(
-        ("PENSTOCK_MODELS_RESEARCH", "PENSTOCK_MODELS_WRITE", "PENSTOCK_MODELS_EDIT"), "llm/good"
-    )
-    daemon = Daemon(tmp_path, **paid)
+    daemon = Daemon(tmp_path, **PAID)
     daemon.deposit("5")
     daemon.model.misbehave("slow", times=None, seconds=30)
     daemon.sleep(3600 - 10)
@@ -242,10 +242,7 @@ def test_an_approved_draft_goes_out_within_a_minute(tmp_path: Path) -> None:
 
 
 def test_told_to_stop_in_the_middle_it_stops_within_ten_seconds(tmp_path: Path) -> None:
-    paid = dict.fromkeys(
-        ("PENSTOCK_MODELS_RESEARCH", "PENSTOCK_MODELS_WRITE", "PENSTOCK_MODELS_EDIT"), "llm/good"
-    )
-    daemon = Daemon(tmp_path, **paid)
+    daemon = Daemon(tmp_path, **PAID)
     daemon.deposit("5")
     daemon.model.misbehave("slow", times=None, seconds=30)
     daemon.sleep(3600 - 10)
@@ -277,6 +274,53 @@ def test_a_job_that_fails_ends_nothing_and_is_told(
     monkeypatch.undo()
     daemon.live(2 * 3600)
     assert [told["cleared"] for told in daemon.webhook.told] == [False, True]
+
+
+def test_a_run_that_fails_each_time_is_not_tried_in_a_circle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from daemon.newsroom import Newsroom
+
+    tried: list[float] = []
+    daemon = Daemon(tmp_path)
+
+    async def broken(*args: object) -> None:
+        tried.append(daemon.time.loop.time())
+        if len(tried) > 50:
+            raise Killed
+        raise OSError("no room")
+
+    monkeypatch.setattr(Newsroom, "digest", broken)
+    daemon.live(5 * 3600)
+    # At its slot, at once again since it has changed, then hourly.
+    assert 3 <= len(tried) <= 7
+    monkeypatch.undo()
+    daemon.live(2 * 3600)
+    (run,) = daemon.runs()
+    assert run.state == RunState.FINISHED
+
+
+def test_a_draft_expires_though_nobody_starts_anything(tmp_path: Path) -> None:
+    daemon = Daemon(
+        tmp_path, PENSTOCK_SITE_URL="https://notes.example", PENSTOCK_APPROVAL="manual",
+        PENSTOCK_PUBLISH_CRON="0 9 23 11 *",
+    )  # fmt: skip
+    daemon.live(7.3 * DAY_S, poll_s=7200)
+    (run,) = daemon.runs()
+    assert run.outcome == RunOutcome.ABSTAINED
+    assert "seven days" in run.reason
+
+
+def test_what_is_not_known_is_looked_up_at_the_start(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.live(2 * 3600)
+    (run,) = daemon.runs()
+    with opened_database(daemon.settings.location) as database, database.write() as tx:
+        journal.change_publication(
+            tx, run.id, "outbox", state=PublicationState.UNCONFIRMED, url=None, remote_id=None
+        )
+    daemon.live(10)
+    assert daemon.states(run.id) == {"outbox": "published"}
 
 
 def test_three_silent_intervals_are_told_once(tmp_path: Path) -> None:

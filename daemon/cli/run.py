@@ -80,7 +80,6 @@ def _crew(context: Context, settings: Settings, parts: Parts) -> Crew:
 
     return Crew(
         cycle=parts.cycle,
-        press=parts.press,
         collector=parts.collector,
         reconciler=parts.reconciler,
         feeds=parts.feeds,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -136,6 +137,17 @@ def prune(tx: Connection, at: datetime) -> None:
     tx.execute(_alert.delete().where(_alert.c.kind.in_(events), old))
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the webhook is told: that something is the case, or that it has passed."""
+
+    kind: Kind
+    message: str
+    at: datetime
+    cleared: bool
+    run: str | None = None
+
+
 class Webhook:
     """
     Tells what was raised and what has passed.
@@ -178,20 +190,15 @@ class Webhook:
             ).all()
         for row in rows:
             cleared = row.cleared_at is not None
-            document = {
-                "kind": row.kind,
-                "message": f"all clear: {row.message}" if cleared else row.message,
-                "run": row.run,
-                "at": to_text(row.cleared_at if cleared else row.raised_at),
-                "cleared": cleared,
-            }
-            try:
-                answer = await self._client.post(self._url, json=document)
-            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-                # The address may have a secret in it, and httpx quotes addresses.
-                return f"PENSTOCK_ALERT_URL is not reached ({type(error).__name__})"
-            if not answer.is_success:
-                return f"PENSTOCK_ALERT_URL answered {answer.status_code}"
+            news = News(
+                Kind(row.kind),
+                f"all clear: {row.message}" if cleared else row.message,
+                row.cleared_at if cleared else row.raised_at,
+                cleared=cleared,
+                run=row.run,
+            )
+            if trouble := await self.send(news):
+                return trouble
             async with books.write() as tx:
                 same = (_alert.c.key == row.key) & (_alert.c.raised_at == row.raised_at)
                 if cleared:
@@ -199,3 +206,19 @@ class Webhook:
                 else:
                     tx.execute(_alert.update().where(same).values(told_at=clock.now()))
         return None
+
+    async def send(self, news: News) -> str | None:
+        """One request. Returns why it was not taken, if so."""
+        document = {
+            "kind": news.kind,
+            "message": news.message,
+            "run": news.run,
+            "at": to_text(news.at),
+            "cleared": news.cleared,
+        }
+        try:
+            answer = await self._client.post(self._url, json=document)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            # The address may have a secret in it, and httpx quotes addresses.
+            return f"PENSTOCK_ALERT_URL is not reached ({type(error).__name__})"
+        return None if answer.is_success else f"PENSTOCK_ALERT_URL answered {answer.status_code}"

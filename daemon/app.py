@@ -37,17 +37,10 @@ from daemon.sources.pages import PageReader
 from daemon.sources.search import Search
 from ledger import audit
 from ledger.database import Database, sqlite_path
+from ledger.errors import BooksWrong
 from publishers.outbox import Outbox
 from publishers.plugin import Surroundings
 from publishers.port import Publisher
-
-
-class BooksWrong(Exception):
-    """The books do not balance: stop and look."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("the books do not balance: " + "; ".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +357,14 @@ class Parts:
         if self._webhook is None:
             return
         if trouble := await self._webhook.tell(self.books, self._world.clock):
+            self._progress.note("alerts", trouble)
+
+    async def tell_directly(self, kind: alerts.Kind, message: str, cleared: bool) -> None:
+        """Tell the operator's webhook of what cannot be written down."""
+        if self._webhook is None:
+            return
+        news = alerts.News(kind, message, self._world.clock.now(), cleared=cleared)
+        if trouble := await self._webhook.send(news):
             self._progress.note("alerts", trouble)
 
     @cached_property

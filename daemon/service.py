@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -30,8 +31,8 @@ from daemon.progress import Progress
 from daemon.reconcile import Reconciler
 from daemon.settings import Settings
 from daemon.sources.feeds import FeedReader
-from ledger import store
-from ledger.errors import StorageCorrupt
+from ledger import audit, store
+from ledger.errors import BooksWrong, StorageCorrupt, StorageError
 
 # Approvals, pauses and clocks that were set are noticed within this.
 POLL_S = 15.0
@@ -42,6 +43,8 @@ LOOKOUT_EVERY = timedelta(minutes=15)
 AHEAD_MAX = timedelta(minutes=5)
 # SIGTERM: the work in hand may end by itself, then it is cut off; systemd waits for longer.
 GRACE_S, CUT_OFF_S = 7.0, 2.0
+# A database that cannot be used for so long is told to whoever is not beside the machine.
+UNUSABLE_AFTER = timedelta(minutes=10)
 # No piece of work takes this long unless it hangs; the watchdog is let down then.
 STUCK_AFTER = timedelta(hours=2)
 
@@ -62,6 +65,7 @@ class Crew:
     reconciler: Reconciler
     feeds: FeedReader
     tell: Callable[[], Awaitable[None]]
+    tell_directly: Callable[[Kind, str, bool], Awaitable[None]]
     thin: Callable[[], Awaitable[None]]
     trace: Callable[[str], Awaitable[None]]
 
@@ -73,6 +77,15 @@ class _Job:
     name: str
     work: Callable[[], Coroutine[Any, Any, None]] = field(repr=False)
     after: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unusable:
+    """Since when the database cannot be used, what it last said, and whether a person was told."""
+
+    since: datetime
+    said: str
+    told: bool
 
 
 class Service:
@@ -132,6 +145,8 @@ class Service:
 
         Raises:
             StorageCorrupt: the file cannot be trusted any more.
+            BooksWrong: what is booked contradicts itself.
+            StorageError: the database cannot be used at the start; later on that is waited out.
         """
         async with self._books.write() as tx:
             bells.hang(tx, self._clock.now())
@@ -142,18 +157,55 @@ class Service:
         try:
             await self._rung(Bell.PURSUE, self._clock.now())
             await self._do(_Job(Bell.PURSUE, self._pursue))
+            unusable: _Unusable | None = None
             while self._ended is None:
-                job = await self._next()
-                if job is None:
-                    await self._rest()
+                try:
+                    await self._turn()
+                except StorageCorrupt:
+                    raise
+                except StorageError as error:
+                    unusable = await self._wait_out(error, unusable)
                 else:
-                    await self._do(job)
-                if self._ended is None:
-                    await self._look_out()
+                    await self._usable_again(unusable)
+                    unusable = None
             return self._ended
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
+
+    async def _turn(self) -> None:
+        job = await self._next()
+        if job is None:
+            await self._rest()
+        else:
+            await self._do(job)
+        if self._ended is None:
+            await self._look_out()
+
+    # A database that is locked for long, or has no room, or may not be written for a while
+
+    async def _wait_out(self, error: StorageError, before: _Unusable | None) -> _Unusable:
+        """Say it when it begins and when it lasts, and let the next try be a while from now."""
+        now, said = self._clock.now(), str(error)
+        trouble = before or _Unusable(since=now, said="", told=False)
+        if trouble.said != said:
+            self._progress.note("service", f"the database cannot be used for now: {said}")
+        told = trouble.told
+        if not told and now - trouble.since >= UNUSABLE_AFTER:
+            # An alert is a row, and no row can be written.
+            await self._crew.tell_directly(
+                Kind.FAULT, f"the database cannot be used: {said}", False
+            )
+            told = True
+        await self._pause(self._poll_s)
+        return _Unusable(trouble.since, said, told)
+
+    async def _usable_again(self, before: _Unusable | None) -> None:
+        if before is None:
+            return
+        self._progress.note("service", "the database can be used again")
+        if before.told:
+            await self._crew.tell_directly(Kind.FAULT, "the database can be used again", True)
 
     # What is due
 
@@ -265,7 +317,7 @@ class Service:
     async def _do(self, job: _Job) -> None:
         """One piece of work; its fault is told and ends nothing but it."""
         self._at_work_since = self._clock.now()
-        self._notifier.status(self._status())
+        self._show_status()
         task = asyncio.create_task(job.work(), name=job.name)
         stop = asyncio.create_task(self._stopping.wait())
         try:
@@ -280,9 +332,9 @@ class Service:
         finally:
             stop.cancel()
             self._at_work_since = None
-            self._notifier.status(self._status())
+            self._show_status()
         error = task.exception()
-        if isinstance(error, StorageCorrupt):
+        if isinstance(error, StorageError):
             raise error
         if error is not None and not isinstance(error, Exception):
             raise error
@@ -311,13 +363,17 @@ class Service:
             timedelta(0) <= now - self._looked_out_at < LOOKOUT_EVERY
         ):
             self._looked_out_at = now
-            self._notifier.status(self._status())
+            self._show_status()
             async with self._books.write() as tx:
                 since = bells.hung_at(tx)
                 found = lookout.conditions(
                     tx, self._settings, now, since=since, disk_free=self._disk_free()
                 )
                 alerts.level(tx, lookout.KINDS, found, at=now)
+                problems = audit.glance(tx)
+            if problems:
+                await self._crew.tell()
+                raise BooksWrong(problems)
         await self._crew.tell()
 
     def _disk_free(self) -> int:
@@ -328,12 +384,24 @@ class Service:
         """Say that we live, after the books were really read, and unless the work hangs."""
         # Where nobody waits for it, nobody is woken for it.
         while interval_s is not None:
-            with self._books.read() as tx:
-                store.balance(tx)
-            since = self._at_work_since
-            if since is None or self._clock.now() - since < STUCK_AFTER:
+            if self._lives():
                 self._notifier.watchdog()
             await self._clock.sleep(interval_s)
+
+    def _lives(self) -> bool:
+        """Whether the books can be read and the work in hand does not hang."""
+        try:
+            with self._books.read() as tx:
+                store.balance(tx)
+        except StorageError:
+            return False
+        since = self._at_work_since
+        return since is None or self._clock.now() - since < STUCK_AFTER
+
+    def _show_status(self) -> None:
+        # For the eye only: who works with the database finds out by himself.
+        with suppress(StorageError):
+            self._notifier.status(self._status())
 
     def _status(self) -> str:
         """One line for `systemctl status`."""
@@ -356,14 +424,15 @@ class Service:
             if (slot := bell_schedule.next_slot(now)) is not None
         ]
         until = min(((slot - now).total_seconds() for slot in following), default=self._poll_s)
+        await self._pause(min(until, self._poll_s))
+
+    async def _pause(self, seconds: float) -> None:
         self._wake.clear()
         if self._ended is not None:
             return
-        try:
-            async with asyncio.timeout(max(0.0, min(until, self._poll_s))):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
                 await self._wake.wait()
-        except TimeoutError:
-            return
 
 
 def _standing(run: Any) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ What the books can refuse, grouped by what the caller does next.
      │   ├─ UnknownEntry
      │   ├─ AlreadyResolved
      │   └─ RefReused
+     ├─ BooksWrong            what is booked contradicts itself: stop, a person must look
      └─ StorageError          the file under the books; `remedy` says what to do
          ├─ StorageBusy
          ├─ StorageFull
@@ -79,6 +80,14 @@ class AlreadyResolved(BadTransfer):
 
 class RefReused(BadTransfer):
     """The id was used before for another transfer."""
+
+
+class BooksWrong(LedgerError):
+    """The books do not balance; `problems` says how."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("the books do not balance: " + "; ".join(problems))
+        self.problems = list(problems)
 
 
 class StorageError(LedgerError):

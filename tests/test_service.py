@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.notify import Notifier
 from daemon.service import Crew, Ended, Service
 from ledger import store
+from ledger.errors import BooksWrong
 from tests.platforms import Platforms
 from tests.stage import Kill, Killed, MortalDatabase, Silent
 from tests.virtual import START
@@ -79,8 +81,8 @@ class Daemon(Platforms):
             gate=parts.gate,
             crew=Crew(
                 cycle=parts.cycle, collector=parts.collector,
-                reconciler=parts.reconciler, feeds=parts.feeds, tell=parts.tell, thin=thin,
-                trace=trace,
+                reconciler=parts.reconciler, feeds=parts.feeds, tell=parts.tell,
+                tell_directly=parts.tell_directly, thin=thin, trace=trace,
             ),
             notifier=Notifier.from_env({}),
             progress=Silent(),
@@ -356,3 +358,41 @@ def test_slots_of_a_day_with_a_clock_change_are_used_once(tmp_path: Path) -> Non
     )
     daemon.live(12 * 3600)
     assert daemon.slots() == [datetime(2026, 10, 25, 0, 30, tzinfo=UTC)]
+
+
+def test_a_database_that_cannot_be_written_is_waited_out_and_told(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+
+    async def taken(service: Service) -> None:
+        await asyncio.sleep(600)
+        other = sqlite3.connect(tmp_path / "penstock.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        # Over the slot at nine.
+        await asyncio.sleep(2 * 3600)
+        other.execute("ROLLBACK")
+        other.close()
+
+    assert daemon.live(3600, taken, poll_s=60) is Ended.STOPPED
+    assert daemon.slots() == [nine(23)]
+    assert [(told["kind"], told["cleared"]) for told in daemon.webhook.told] == [
+        ("fault", False), ("fault", True)
+    ]  # fmt: skip
+    assert "cannot be used" in daemon.webhook.told[0]["message"]
+
+
+def test_books_that_contradict_themselves_end_it(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.deposit("5")
+
+    async def meddle(service: Service) -> None:
+        await asyncio.sleep(600)
+        with sqlite3.connect(tmp_path / "penstock.db") as other:
+            other.execute(
+                "UPDATE account SET debits_posted_micro = debits_posted_micro + 1"
+                " WHERE name = 'treasury'"
+            )
+
+    with pytest.raises(BooksWrong):
+        daemon.live(DAY_S, meddle)
+    assert daemon.slots() == []
+    assert [told["kind"] for told in daemon.webhook.told] == ["books"]

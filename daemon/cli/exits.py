@@ -39,7 +39,6 @@ def of_outcome(outcome: RunOutcome, *, paused: bool = False) -> Exit:
 
 def of_error(error: Exception) -> Exit | None:
     """The code of an error we know, or None for one we do not."""
-    from daemon.app import BooksWrong
     from daemon.cli.context import UsageError
     from daemon.lock import LockHeld
     from daemon.plugins import PluginError
@@ -47,6 +46,7 @@ def of_error(error: Exception) -> Exit | None:
     from ledger.errors import (
         BadBackup,
         BadTransfer,
+        BooksWrong,
         NotAllowed,
         SchemaTooNew,
         SchemaTooOld,

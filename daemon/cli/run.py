@@ -84,6 +84,7 @@ def _crew(context: Context, settings: Settings, parts: Parts) -> Crew:
         reconciler=parts.reconciler,
         feeds=parts.feeds,
         tell=parts.tell,
+        tell_directly=parts.tell_directly,
         thin=thin,
         trace=traced,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -30,10 +30,20 @@ class Schedule:
     expression: str
     zone: ZoneInfo
     trigger: Any  # APScheduler ships no types; it is only asked for wall times, below.
+    # The last answer, and from when on it holds: a service asks many times between two slots.
+    _answer: list[tuple[datetime, datetime]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     def next_slot(self, after: datetime) -> datetime | None:
         """The first slot later than `after`, or None when the expression never fires again."""
-        return next(self.slots(after), None)
+        for since, slot in self._answer:
+            if since <= after < slot:
+                return slot
+        found = next(self.slots(after), None)
+        if found is not None:
+            self._answer[:] = [(after, found)]
+        return found
 
     def slots(self, after: datetime) -> Iterator[datetime]:
         """Every slot later than `after`, in order."""
@@ -78,8 +88,12 @@ def due(
     Downtime is made up for by one slot, however many it had. A `last` in the future, as after a
     clock that was ahead, leaves nothing due.
     """
+    since = max(last, now - oldest)
+    following = schedule.next_slot(since)
+    if following is None or following > now:
+        return None
     found, count = None, 0
-    for slot in schedule.slots(max(last, now - oldest)):
+    for slot in schedule.slots(since):
         if slot > now:
             break
         found, count = slot, count + 1

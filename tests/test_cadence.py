@@ -333,6 +333,21 @@ def test_slots_only_go_forward_and_the_next_is_always_later(
         assert schedule.next_slot(slots[0] - timedelta(microseconds=1)) == slots[0]
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    EXPRESSIONS, MOMENTS,
+    st.lists(st.timedeltas(timedelta(days=-3), timedelta(days=3)), min_size=2, max_size=8),
+)  # fmt: skip
+def test_what_was_asked_before_changes_no_answer(
+    expression: str, moment: tuple[ZoneInfo, datetime], steps: list[timedelta]
+) -> None:
+    zone, now = moment
+    asked = parse(expression, zone)
+    for step in steps:
+        now += step
+        assert asked.next_slot(now) == parse(expression, zone).next_slot(now)
+
+
 @pytest.mark.parametrize(
     ("expression", "per_day"),
     [

@@ -8,7 +8,7 @@ dashes, and the body below as it is. What is typed is read strictly and never ha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -100,16 +100,25 @@ def expire_drafts(tx: Connection, at: datetime) -> list[str]:
         until = expires_at(tx, row.id)
         if until is None or until > at:
             continue
-        journal.finish_run(tx, row.id, outcome=RunOutcome.ABSTAINED, reason=EXPIRED, at=at)
-        journal.decide(
-            tx, run=row.id, kind="approval", sentence=EXPIRED,
-            inputs={"expired_at": until.isoformat()}, at=at,
-        )  # fmt: skip
-        alerts.clear(tx, Kind.APPROVAL, row.id, at=at)
+        let_go(tx, row.id, EXPIRED, at, inputs={"expired_at": until.isoformat()})
         message = f"the draft “{row.title}” was let go: {EXPIRED}"
         alerts.sound(tx, Kind.EXPIRED, row.id, message, at=at, run=row.id)
         expired.append(row.id)
     return expired
+
+
+def let_go(
+    tx: Connection, run: str, reason: str, at: datetime, inputs: Mapping[str, Any] | None = None
+) -> None:
+    """
+    End a run whose draft does not go out.
+
+    It may have intents, from before it had to wait for a person; those end with it.
+    """
+    journal.finish_run(tx, run, outcome=RunOutcome.ABSTAINED, reason=reason, at=at)
+    journal.want_back(tx, run, reason)
+    journal.decide(tx, run=run, kind="approval", sentence=reason, inputs=dict(inputs or {}), at=at)
+    alerts.clear(tx, Kind.APPROVAL, run, at=at)
 
 
 def kept(tx: Connection, run: str) -> Draft:

@@ -64,6 +64,9 @@ class PublicationState(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+# Not over: to be sent, or perhaps sent.
+OPEN = (PublicationState.INTENDED, PublicationState.UNCONFIRMED)
+
 # Live, or perhaps live, or it was: an article at a destination that counts for the day.
 REACHED = (
     PublicationState.PUBLISHED,
@@ -456,6 +459,13 @@ def unconfirmed(tx: Connection) -> int:
     return tx.execute(statement).scalar_one()
 
 
+def want_back(tx: Connection, run: str, reason: str) -> None:
+    """Whatever of an article is out is to be taken back, and what is not out is to stay so."""
+    out = [*OPEN, PublicationState.PUBLISHED]
+    mine = (_publication.c.run == run) & _publication.c.state.in_(out)
+    tx.execute(_publication.update().where(mine).values(withdrawal=reason, retry_at=None))
+
+
 def open_publications(tx: Connection) -> Sequence[Row[Any]]:
     """
     Publications that are not over, oldest first: those that may be live without our knowing,
@@ -463,7 +473,11 @@ def open_publications(tx: Connection) -> Sequence[Row[Any]]:
     """
     state, wanted_back = _publication.c.state, _publication.c.withdrawal.is_not(None)
     intended = state == PublicationState.INTENDED
-    ended = _run.c.state.in_([RunState.FINISHED, RunState.FAILED])
+    # What was let go stays so; databases of before have intents of such runs.
+    ended = and_(
+        _run.c.state.in_([RunState.FINISHED, RunState.FAILED]),
+        _run.c.outcome.is_distinct_from(RunOutcome.ABSTAINED),
+    )
     return tx.execute(
         select(_publication)
         .join(_run, _run.c.id == _publication.c.run)

@@ -26,11 +26,18 @@ from daemon.books import Books
 from daemon.clock import Clock
 from daemon.control import Paused
 from daemon.crew.brief import Brief
-from daemon.journal import PublicationState, RunOutcome, RunState, StepState
+from daemon.journal import OPEN, PublicationState, RunOutcome, RunState, StepState
 from daemon.progress import Progress
 from daemon.sources import published
-from daemon.whereabouts import OPEN, OUTBOX, address, announces
-from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
+from daemon.whereabouts import OUTBOX, address, announces
+from publishers.errors import (
+    Barred,
+    OutcomeUnknown,
+    PublisherError,
+    Rejected,
+    Transient,
+    Withdrawn,
+)
 from publishers.port import (
     Discarding,
     Hosting,
@@ -89,8 +96,11 @@ class Press:
     ) -> None:
         self._books = books
         self._clock = clock
-        # What announces comes after what it may announce.
-        self._publishers = sorted(publishers, key=announces)
+        # What announces comes after what it may announce. What hosts comes first: its folder
+        # remembers what was taken back, also where a restored database does not.
+        self._publishers = sorted(
+            publishers, key=lambda each: (announces(each), not isinstance(each, Hosting))
+        )
         self._approval = approval
         self._posts_per_day_max = posts_per_day_max
         self._zone = zone
@@ -193,11 +203,7 @@ class Press:
         """
         now = self._clock.now()
         async with self._books.write() as tx:
-            for row in journal.publications(tx, run=run):
-                if row.state in (*OPEN, PublicationState.PUBLISHED):
-                    journal.change_publication(
-                        tx, run, row.platform, withdrawal=reason, retry_at=None
-                    )
+            journal.want_back(tx, run, reason)
             journal.decide(
                 tx, run=run, kind="withdraw", sentence=f"a person takes it back: {reason}",
                 inputs={}, at=now,
@@ -377,6 +383,8 @@ class Press:
                 whereabouts.note(tx, self._publishers, row.run)
                 return
             journal.fail_step(tx, row.run, name, change["error"], now)
+            if isinstance(error, Withdrawn):
+                journal.want_back(tx, row.run, change["error"])
             if isinstance(error, Barred):
                 self._barred(tx, publisher, error)
             elif isinstance(error, Rejected):
@@ -494,6 +502,9 @@ class Press:
             return RunOutcome.PUBLISHED, f"published to {reached}" + (
                 f" ({problems})" if problems else ""
             )
+        if any(row.withdrawal is not None for row in rows):
+            # Its entries stay used: a person wants no other article of them.
+            return RunOutcome.ABSTAINED, problems
         return RunOutcome.FAILED, problems or "no destination was due"
 
     async def _close(self, run: str) -> None:
@@ -501,6 +512,9 @@ class Press:
         outcome, reason = self.outcome(run)
         async with self._books.write() as tx:
             row = journal.run(tx, run)
+            if outcome is RunOutcome.ABSTAINED and row is not None and row.outcome == outcome:
+                # Why it was let go says more than what came of each intent.
+                return
             if row is not None and row.state in (RunState.FINISHED, RunState.FAILED):
                 state = RunState.FAILED if outcome is RunOutcome.FAILED else RunState.FINISHED
                 journal.change_run(tx, run, outcome=outcome, reason=reason, state=state)

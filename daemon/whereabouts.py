@@ -8,13 +8,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from daemon import journal
-from daemon.journal import PublicationState
+from daemon.journal import OPEN, PublicationState
 from daemon.sources import published
 from publishers.port import Announcing, Publisher
 
 OUTBOX = "outbox"
 # Not over: it may still get there, or be there already.
-OPEN = (PublicationState.INTENDED, PublicationState.UNCONFIRMED)
 
 
 def announces(publisher: Publisher) -> bool:

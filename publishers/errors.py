@@ -5,6 +5,7 @@ What a destination can answer instead of a receipt, grouped by what the caller d
      ├─ Transient        try later
      │   └─ Barred       not before a person acts: tell them, and try later all the same
      ├─ Rejected         this post will never pass: let go
+     │   └─ Withdrawn    it was taken back before: it must not go anywhere else either
      └─ OutcomeUnknown   it may be live: look before repeating
 
 Rejected is about the post alone. What is about us, a key or an account, is Barred: the same post
@@ -42,6 +43,14 @@ class Barred(Transient):
 
 class Rejected(PublisherError):
     """The destination will not take this post, now or later; the message says why."""
+
+
+class Withdrawn(Rejected):
+    """
+    The destination remembers that this run's article was taken back.
+
+    Who asks has forgotten it, as a restored database has.
+    """
 
 
 class OutcomeUnknown(PublisherError):

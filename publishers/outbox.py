@@ -32,7 +32,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from publishers.errors import Rejected, Transient
+from publishers.errors import Rejected, Transient, Withdrawn
 from publishers.port import Intent, Note, Post, Receipt
 
 FEED_ENTRIES_MAX = 50
@@ -108,7 +108,7 @@ class Outbox:
 
         Raises:
             Transient: the folder cannot be written.
-            Rejected: the run's article was withdrawn.
+            Withdrawn: the run's article was.
         """
         intended: dict[str, Any] = json.loads(intent.payload)
         try:
@@ -295,7 +295,7 @@ class Outbox:
     def _refuse_withdrawn(self, run: str) -> None:
         for buried in self._withdrawn():
             if buried["run"] == run:
-                raise Rejected(
+                raise Withdrawn(
                     f"run {run} was withdrawn from the outbox ({buried.get('reason')}); it is"
                     f" published again only without {self._folder}/.{buried['slug']}.withdrawn"
                 )

@@ -19,7 +19,7 @@ from daemon.cli.context import Context, UsageError, moment, say, table
 from daemon.cli.exits import Exit
 from daemon.cli.runs import details, found_run, run_document
 from daemon.drafts import Draft, Edit
-from daemon.journal import RunOutcome, RunState
+from daemon.journal import RunState
 from daemon.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ def reject(args: Namespace) -> int:
     with context.database() as database, _fresh(context, database) as tx:
         row = _waiting(tx, args.run)
         reason = f"a person rejected it: {args.reason}"
-        journal.finish_run(tx, row.id, outcome=RunOutcome.ABSTAINED, reason=reason, at=now)
-        alerts.clear(tx, Kind.APPROVAL, row.id, at=now)
-        journal.decide(tx, run=row.id, kind="approval", sentence=reason, inputs={}, at=now)
+        drafts.let_go(tx, row.id, reason, now)
     context.show({"run": row.id, "approved": False}, f"rejected {row.id}")
     return Exit.DONE
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -29,7 +30,8 @@ class Schedule:
 
     expression: str
     zone: ZoneInfo
-    trigger: Any  # APScheduler ships no types; it is only asked for wall times, below.
+    # APScheduler ships no types; it is only asked for wall times, below.
+    trigger: Any = field(repr=False, compare=False)
     # The last answer, and from when on it holds: a service asks many times between two slots.
     _answer: list[tuple[datetime, datetime]] = field(
         default_factory=list, init=False, repr=False, compare=False
@@ -115,6 +117,7 @@ def thinned(owed: float, cadence: float, slots_per_day: float) -> tuple[bool, fl
     return (True, owed - 1.0) if owed > 1.0 - 1e-9 else (False, owed)
 
 
+@lru_cache(maxsize=32)
 def parse(expression: str, zone: ZoneInfo) -> Schedule:
     """
     Read a five-field cron expression; Sunday is 0 or 7.

@@ -47,6 +47,11 @@ class Notifier:
         address = _address(env.get("NOTIFY_SOCKET", ""))
         return cls(address, None if address is None else _watchdog_interval_s(env), clock)
 
+    @property
+    def listened_to(self) -> bool:
+        """Whether there is a service manager."""
+        return self._address is not None
+
     def ready(self, status: str) -> None:
         """Started, or done with a reload."""
         self._tell(f"READY=1\nSTATUS={_line(status)}", must_arrive=True)

@@ -399,6 +399,8 @@ class Service:
         return since is None or self._clock.now() - since < STUCK_AFTER
 
     def _show_status(self) -> None:
+        if not self._notifier.listened_to:
+            return
         # For the eye only: who works with the database finds out by himself.
         with suppress(StorageError):
             self._notifier.status(self._status())

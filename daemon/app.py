@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import httpx
 
@@ -29,7 +31,7 @@ from daemon.progress import Progress
 from daemon.reading import Reading
 from daemon.reconcile import Reconciler
 from daemon.revenue.port import RevenueSource
-from daemon.settings import Location, Settings
+from daemon.settings import Location, Problem, Settings, SettingsError
 from daemon.sources.confined import Confined, Parser
 from daemon.sources.feeds import FeedReader
 from daemon.sources.fetcher import Fetcher, Resolve, resolve
@@ -37,7 +39,7 @@ from daemon.sources.pages import PageReader
 from daemon.sources.search import Search
 from ledger import audit
 from ledger.database import Database, sqlite_path
-from ledger.errors import BooksWrong
+from ledger.errors import BooksWrong, StorageError, StorageFull, StorageReadOnly
 from publishers.outbox import Outbox
 from publishers.plugin import Surroundings
 from publishers.port import Publisher
@@ -139,6 +141,15 @@ def _stripe(settings: Settings, world: World) -> RevenueSource | None:
 REVENUE: tuple[Callable[[Settings, World], RevenueSource | None], ...] = (_stripe,)
 
 
+_FOLDER_ERRORS: Mapping[int, type[StorageError]] = {
+    errno.EROFS: StorageReadOnly,
+    errno.EACCES: StorageReadOnly,
+    errno.EPERM: StorageReadOnly,
+    errno.ENOSPC: StorageFull,
+    errno.EDQUOT: StorageFull,
+}
+
+
 @contextmanager
 def opened_database(location: Location) -> Iterator[Database]:
     """
@@ -146,12 +157,15 @@ def opened_database(location: Location) -> Iterator[Database]:
 
     Raises:
         LockHeld, StorageError, SchemaTooNew
+        SettingsError: its folder cannot be one.
         BooksWrong: it was opened, and its books do not balance.
     """
     database = Database(location.database_url)
-    make_private(location)
     try:
-        with process_lock(database.path):
+        with ExitStack() as stack:
+            with _folder_told(location):
+                make_private(location)
+                stack.enter_context(process_lock(database.path))
             migrations.upgrade(database)
             with database.read() as tx:
                 report = audit.check(tx)
@@ -182,6 +196,23 @@ def make_private(location: Location) -> None:
     if location.state_dir.stat().st_uid == os.geteuid():
         location.state_dir.chmod(0o700)
     sqlite_path(location.database_url).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextmanager
+def _folder_told(location: Location) -> Iterator[None]:
+    """What keeps a folder from being used, with the setting's name or the remedy."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        of_state = Path(error.filename).is_relative_to(location.state_dir)
+        name = "PENSTOCK_STATE_DIR" if of_state else "PENSTOCK_DATABASE_URL"
+        said = f"{error.filename} cannot be a folder ({error.strerror}); name another place"
+        raise SettingsError([Problem(name, said)]) from error
+    except OSError as error:
+        kind = _FOLDER_ERRORS.get(error.errno or 0)
+        if kind is None:
+            raise
+        raise kind(f"{error.filename}: {error.strerror}") from error
 
 
 class Parts:

@@ -315,7 +315,7 @@ class Cycle:
     async def _park(self, run: str, reason: Parked | Paused) -> Report:
         async with self._books.write() as tx:
             journal.change_run(tx, run, state=RunState.PARKED, reason=str(reason))
-        text = f"parked, `penstock once` goes on with it: {reason}"
+        text = f"parked, `penstock run` or `once` goes on with it: {reason}"
         if isinstance(reason, Paused):
             return self._report(run, RunOutcome.SKIPPED, text, paused=True)
         return self._report(run, reason.outcome, text)

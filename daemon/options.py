@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from daemon import plugins
 from daemon.inference.ladder import Rung, parse_ladder, parse_rung
@@ -95,6 +95,9 @@ def _zone(value: str) -> ZoneInfo:
     try:
         return ZoneInfo(value)
     except (KeyError, ValueError, OSError):
+        if not available_timezones():
+            remedy = "install tzdata: `pip install tzdata`, or your distribution's package"
+            raise ValueError(f"this machine has no time zone data; {remedy}") from None
         raise ValueError("an IANA time zone such as Europe/Berlin is needed") from None
 
 

@@ -49,6 +49,9 @@ UNUSABLE_AFTER = timedelta(minutes=10)
 STUCK_AFTER = timedelta(hours=2)
 
 
+_Work = Callable[[], Coroutine[Any, Any, None]]
+
+
 class Ended(StrEnum):
     """Why the service ended."""
 
@@ -75,7 +78,7 @@ class _Job:
     """One piece of work; `after` is done however it ended, unless it was cut off."""
 
     name: str
-    work: Callable[[], Coroutine[Any, Any, None]] = field(repr=False)
+    work: _Work = field(repr=False)
     after: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
 
 
@@ -84,6 +87,7 @@ class _Unusable:
     """Since when the database cannot be used, what it last said, and whether a person was told."""
 
     since: datetime
+    kind: type[StorageError]
     said: str
     told: bool
 
@@ -122,6 +126,8 @@ class Service:
         self._at_work_since: datetime | None = None
         self._looked_out_at: datetime | None = None
         self._was_shut = False
+        # What an earlier life left is looked at first.
+        self._pursued = False
         # The run that was gone on with last, when, and how it stood then.
         self._tried: tuple[str, datetime, tuple[Any, ...]] | None = None
 
@@ -155,19 +161,17 @@ class Service:
         self._notifier.ready(self._status())
         watch = asyncio.create_task(self._keep_watch(self._notifier.watchdog_interval_s))
         try:
-            await self._rung(Bell.PURSUE, self._clock.now())
-            await self._do(_Job(Bell.PURSUE, self._pursue))
             unusable: _Unusable | None = None
             while self._ended is None:
                 try:
+                    if unusable is not None:
+                        await self._usable_again(unusable)
+                        unusable = None
                     await self._turn()
                 except StorageCorrupt:
                     raise
                 except StorageError as error:
                     unusable = await self._wait_out(error, unusable)
-                else:
-                    await self._usable_again(unusable)
-                    unusable = None
             return self._ended
         finally:
             watch.cancel()
@@ -187,8 +191,9 @@ class Service:
     async def _wait_out(self, error: StorageError, before: _Unusable | None) -> _Unusable:
         """Say it when it begins and when it lasts, and let the next try be a while from now."""
         now, said = self._clock.now(), str(error)
-        trouble = before or _Unusable(since=now, said="", told=False)
-        if trouble.said != said:
+        trouble = before or _Unusable(since=now, kind=StorageError, said="", told=False)
+        # SQLite says the same trouble in several ways, and again at each look.
+        if not trouble.said or trouble.kind is not type(error):
             self._progress.note("service", f"the database cannot be used for now: {said}")
         told = trouble.told
         if not told and now - trouble.since >= UNUSABLE_AFTER:
@@ -198,11 +203,19 @@ class Service:
             )
             told = True
         await self._pause(self._poll_s)
-        return _Unusable(trouble.since, said, told)
+        return _Unusable(trouble.since, type(error), said, told)
 
-    async def _usable_again(self, before: _Unusable | None) -> None:
-        if before is None:
-            return
+    async def _usable_again(self, before: _Unusable) -> None:
+        """See whether it can be written, by writing that it could not be."""
+        now = self._clock.now()
+        async with self._books.write() as tx:
+            journal.decide(
+                tx, run=None, kind="storage",
+                sentence=f"the database could not be used since {before.since:%Y-%m-%d %H:%M} UTC",
+                inputs={"said": before.said}, at=now,
+            )  # fmt: skip
+        # What waited for it need not wait for its hour.
+        self._tried = None
         self._progress.note("service", "the database can be used again")
         if before.told:
             await self._crew.tell_directly(Kind.FAULT, "the database can be used again", True)
@@ -212,6 +225,8 @@ class Service:
     async def _next(self) -> _Job | None:
         """The most urgent piece of work, if there is one."""
         now = self._clock.now()
+        if not self._pursued:
+            return self._ringing(Bell.PURSUE, now, self._pursue)
         with self._books.read() as tx:
             shut = self._gate.shut(tx)
             waiting = journal.interrupted_run(tx)
@@ -234,16 +249,19 @@ class Service:
             (Bell.FEED, schedule.feed, self._poll),
         ):
             if due := cadence.due(bell_schedule, last[bell], now):
-                await self._rung(bell, due.slot)
-                return _Job(bell, work)
+                return self._ringing(bell, due.slot, work)
         for bell, every, work in (
             (Bell.PURSUE, HOURLY, self._pursue),
             (Bell.DAILY, DAILY, self._daily),
         ):
             if now - last[bell] >= every:
-                await self._rung(bell, now)
-                return _Job(bell, work)
+                return self._ringing(bell, now, work)
         return None
+
+    def _ringing(self, bell: Bell, slot: datetime, work: _Work) -> _Job:
+        # Rung afterwards: what a full disk or a kill ended is not lost for a day, and doing it
+        # again is harmless.
+        return _Job(bell, work, lambda: self._rung(bell, slot))
 
     async def _mind_the_clock(self, last: Mapping[Bell, datetime], now: datetime) -> None:
         """A clock that was ahead has rung for slots to come: without this they would be silent."""
@@ -269,6 +287,7 @@ class Service:
     async def _rung(self, bell: Bell, slot: datetime) -> None:
         async with self._books.write() as tx:
             bells.claim(tx, bell, slot)
+        self._pursued = self._pursued or bell is Bell.PURSUE
 
     # Work
 
@@ -362,7 +381,6 @@ class Service:
         if self._looked_out_at is None or not (
             timedelta(0) <= now - self._looked_out_at < LOOKOUT_EVERY
         ):
-            self._looked_out_at = now
             self._show_status()
             async with self._books.write() as tx:
                 since = bells.hung_at(tx)
@@ -371,6 +389,7 @@ class Service:
                 )
                 alerts.level(tx, lookout.KINDS, found, at=now)
                 problems = audit.glance(tx)
+            self._looked_out_at = now
             if problems:
                 await self._crew.tell()
                 raise BooksWrong(problems)

@@ -12,9 +12,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from daemon import cadence, plugins
@@ -256,7 +256,9 @@ def load(
         reader.ladders(ladders, values["PENSTOCK_PROVIDERS"], endpoints, prices, at)
         paid = any(ladder and ladder.paid for ladder in ladders.values())
         reader.subject(values["PENSTOCK_FEEDS"], values["PENSTOCK_NICHE"], paid=paid)
-    zone = values["PENSTOCK_TIMEZONE"] or ZoneInfo("UTC")
+    # Where the zone is wrong, what else is wrong is looked for all the same, in one that needs no
+    # data; nothing is made of it then.
+    zone = values["PENSTOCK_TIMEZONE"] or cast("ZoneInfo", UTC)
     publish, collect, feed = (
         reader.cron(f"PENSTOCK_{name}_CRON", values[f"PENSTOCK_{name}_CRON"], zone, at)
         for name in ("PUBLISH", "COLLECT", "FEED")

@@ -49,6 +49,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # Timers within a microsecond are due together, as on a real clock.
         self._clock_resolution = 1e-6
 
+    @property
+    def nanoseconds(self) -> int:
+        """Time since the loop was made."""
+        return self._jumping.now_ns
+
     def time(self) -> float:
         return self._jumping.now_ns / 1e9
 

@@ -3,9 +3,9 @@ What the daemon costs while it has nothing to do: memory, computing time and wak
 
     python -m benchmarks.idle [--seconds 60]
 
-The real command, under something that listens as systemd does with a watchdog of a minute; with
-the outbox alone, so without Bluesky's SDK. The parser is the process that strangers' bytes pass
-through.
+The real command, under something that listens as systemd does with a watchdog of a minute: with
+the outbox alone, and with Bluesky, whose SDK is imported beforehand, as it is from the first
+request on. The parser is the process that strangers' bytes pass through.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.cli_helpers import EXAMPLE_FEEDS, PENSTOCK
@@ -27,6 +27,11 @@ QUIET = {
     "PENSTOCK_FEEDS": str(EXAMPLE_FEEDS / "millrace.xml"), "PENSTOCK_FRESH_DAYS": "36500",
     "PENSTOCK_PUBLISH_CRON": NEVER, "PENSTOCK_COLLECT_CRON": NEVER, "PENSTOCK_FEED_CRON": NEVER,
 }  # fmt: skip
+# What publishers/bluesky imports with its first request and its first login.
+WITH_SDK = (
+    "import atproto_client.client.async_raw, atproto_client.request, atproto_core.did_doc\n"
+    "from daemon.__main__ import main; main()"
+)
 
 
 def main() -> None:
@@ -35,10 +40,17 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     print("| daemon | memory | parser | computing a minute | wake-ups a minute |")
     print("|---|---|---|---|---|")
-    print(measured("outbox", {}, seconds))
+    print(measured("outbox", [PENSTOCK], {}, seconds))
+    bluesky = {
+        "PENSTOCK_PUBLISHERS": "outbox,bluesky", "BLUESKY_HANDLE": "author.test",
+        "BLUESKY_APP_PASSWORD": "abcd-efgh-ijkl-mnop",
+    }  # fmt: skip
+    print(measured("and Bluesky", [sys.executable, "-c", WITH_SDK], bluesky, seconds))
 
 
-def measured(name: str, settings: Mapping[str, str], seconds: int, first: float = 8) -> str:
+def measured(
+    name: str, command: Sequence[str], settings: Mapping[str, str], seconds: int, first: float = 8
+) -> str:
     """A line of the table."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, 2) as listener:
         listener.bind(f"\0penstock-idle-{os.getpid()}-{name}")
@@ -47,7 +59,7 @@ def measured(name: str, settings: Mapping[str, str], seconds: int, first: float 
             "NOTIFY_SOCKET": f"@penstock-idle-{os.getpid()}-{name}",
             "WATCHDOG_USEC": "60000000", **QUIET, **settings,
         }  # fmt: skip
-        process = subprocess.Popen([PENSTOCK, "run"], env=env, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, "run"], env=env, stderr=subprocess.DEVNULL)
         try:
             time.sleep(first)
             before = _computed_ms(process.pid), _woken(process.pid)

@@ -691,6 +691,15 @@ def test_an_editor_that_fails_or_is_missing_changes_nothing(desk: Desk) -> None:
     assert desk.read("drafts", "show", run_of(desk)) == before
 
 
+def test_who_approves_while_paused_is_told_that_nothing_goes_out(desk: Desk) -> None:
+    run = run_of(desk)
+    desk.run("pause", "--reason", "a holiday")
+    approved = desk.run("drafts", "approve", run)
+    assert approved.code == DONE
+    assert "penstock resume" in approved.out
+    assert "a holiday" in approved.out
+
+
 def test_a_draft_approved_while_it_was_edited_keeps_what_was_typed(desk: Desk) -> None:
     run, shelf = run_of(desk), kept_in(desk)
     editor = script(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon import alerts, drafts, journal, packaging
+from daemon import alerts, control, drafts, journal, packaging
 from daemon.alerts import Kind
 from daemon.cli import write_utf8
 from daemon.cli.context import Context, UsageError, moment, say, table
@@ -111,10 +111,11 @@ def approve(args: Namespace) -> int:
         journal.decide(
             tx, run=row.id, kind="approval", sentence="a person approved it", inputs={}, at=now
         )
-    context.show(
-        {"run": row.id, "approved": True},
-        f"approved {row.id}; `penstock run` publishes it, or `penstock once`",
-    )
+        pause = control.paused(tx)
+    goes_out = "`penstock run` publishes it, or `penstock once`"
+    if pause is not None:
+        goes_out = f"it goes out after `penstock resume`, since nothing does now (paused: {pause})"
+    context.show({"run": row.id, "approved": True}, f"approved {row.id}; {goes_out}")
     return Exit.DONE
 
 

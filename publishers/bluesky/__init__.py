@@ -6,8 +6,8 @@ Bluesky: a post, or a thread of them, that says that there is an article.
     session     one account: its session file, its rare logins, its requests
     xrpc        one request through the SDK, and what became of it
 
-The `atproto` SDK costs half a second and some 25 MB, so it is imported with the first request and by
-`records` and `xrpc` only, within functions.
+The `atproto` SDK costs half a second and some 25 MB, so it is imported with the first request, by
+`session` and `xrpc` only, within functions.
 """
 
 from publishers.bluesky.publisher import Bluesky

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Index, Integer, Row, Text, and_, func, or_, select
+from sqlalchemy import Connection, Index, Integer, Row, Text, and_, cast, func, or_, select
 from sqlmodel import Field, SQLModel
 
 from daemon.inference import attempts
@@ -516,6 +516,21 @@ def recent_costs(tx: Connection, tier: str, count: int = 10) -> Sequence[int]:
         .limit(count)
     )
     return [attempts.spent_by_run(tx, run) for run in tx.execute(newest).scalars()]
+
+
+def failed_with(tx: Connection, step: str, text: str) -> int:
+    """How many runs failed in which a step had come to something with this text in it."""
+    statement = (
+        select(func.count())
+        .select_from(_step)
+        .join(_run, _run.c.id == _step.c.run)
+        .where(
+            _run.c.state == RunState.FAILED,
+            _step.c.name == step,
+            func.instr(cast(_step.c.output, Text), text) > 0,
+        )
+    )
+    return tx.execute(statement).scalar_one()
 
 
 def last_published(tx: Connection) -> datetime | None:

@@ -35,7 +35,7 @@ from daemon.inference import attempts
 from daemon.inference.asking import NoAnswer, Question
 from daemon.inference.ladder import Ladder, Role, Rung, Tier
 from daemon.journal import ClaimRecord, StepState
-from daemon.reading import Abstain, Reading
+from daemon.reading import Abstain, Reading, Unread
 from daemon.sources import archive
 from daemon.sources.published import Earlier
 from daemon.sources.text import sentences
@@ -81,7 +81,10 @@ class Newsroom:
             return passed
         locations = await self.reading.poll(steps)
         await self.reading.choose(steps, locations, topic)
-        evidence = await self.reading.read(steps, topic)
+        try:
+            evidence = await self.reading.read(steps, topic)
+        except Unread as reason:
+            raise Failed(str(reason)) from None
         plan, _ = await asyncio.gather(
             self._planned(steps, evidence, topic),
             # The desk's parser takes a while to load, and the model takes longer to answer.

@@ -30,6 +30,7 @@ from daemon.journal import OPEN, PublicationState, RunOutcome, RunState, StepSta
 from daemon.progress import Progress
 from daemon.sources import published
 from daemon.whereabouts import OUTBOX, address, announces
+from ledger.errors import StorageError
 from publishers.errors import (
     Barred,
     OutcomeUnknown,
@@ -109,6 +110,8 @@ class Press:
         self._gate = gate
         # What began earlier, another life of the process may have sent.
         self._born = clock.now()
+        # And what this one may have sent without being able to say so.
+        self._unwritten: set[tuple[str, str]] = set()
 
     @property
     def takes_digests(self) -> bool:
@@ -297,6 +300,16 @@ class Press:
             return None if intent is _LATER else journal.publication(tx, row.run, row.platform)
 
     async def _send(self, publisher: Publisher, row: Any) -> None:
+        """One try; where it cannot be written down what came of it, the next one looks first."""
+        one = (row.run, row.platform)
+        try:
+            await self._try(publisher, row, looks=one in self._unwritten)
+        except StorageError:
+            self._unwritten.add(one)
+            raise
+        self._unwritten.discard(one)
+
+    async def _try(self, publisher: Publisher, row: Any, *, looks: bool) -> None:
         """Look where it may be live already, then carry the intent out."""
         run, name = row.run, f"publish:{row.platform}"
         with self._books.read() as tx:
@@ -311,7 +324,7 @@ class Press:
             journal.begin_step(tx, run, name, self._clock.now())
         try:
             receipt = None
-            if maybe_live or begun.started_at < self._born:
+            if looks or maybe_live or begun.started_at < self._born:
                 receipt = await self._patiently(row, lambda: publisher.find(_stored(row)))
             if receipt is None or not receipt.whole:
                 if pause is not None:
@@ -320,6 +333,8 @@ class Press:
         except Paused:
             async with self._books.write() as tx:
                 journal.fail_step(tx, run, name, "paused", self._clock.now())
+            raise
+        except StorageError:
             raise
         except Exception as error:  # noqa: BLE001 - a destination's fault must stop no other
             change = self._refused(error)

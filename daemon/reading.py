@@ -24,7 +24,7 @@ from daemon.crew.schemas import Plan
 from daemon.desk.evidence import Evidence
 from daemon.sources import archive, published
 from daemon.sources.feeds import FeedReader
-from daemon.sources.fetcher import FetchError
+from daemon.sources.fetcher import FetchError, Unreachable
 from daemon.sources.pages import PageReader, PageText
 from daemon.sources.parse import PAGE_TEXT_MIN
 from daemon.sources.policy import FeedPolicy
@@ -46,18 +46,25 @@ EARNING_TIME = timedelta(days=7)
 HITS_MAX = 6
 FROM_ONE_SEARCH_MAX = 2
 SEARCHED_MAX = 8
+# An entry whose page is out of reach each time is no better than one without a page.
+IN_VAIN_MAX = 2
 
 
 class Abstain(Exception):
     """There is nothing fit to publish; the message says why."""
 
 
+class Unread(Exception):
+    """Nothing could be reached, and another time it may be; the message says what."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A page, or none, and what went wrong, if anything."""
+    """A page, or none, what went wrong, if anything, and whether it may go well another time."""
 
     page: PageText | None
     problem: str | None = None
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,7 @@ class Reading:
 
         Raises:
             Abstain: none of it can be read.
+            Unread: none of it could be reached. The third time, an entry is to blame itself.
         """
         with self.books.read() as tx:
             entries = {row.url: row for row in archive.used(tx, steps.run)}
@@ -198,11 +206,22 @@ class Reading:
             searched = await self._searched([topic], known) if topic else []
             return [*_without_doubles(read, set()), *searched]
 
-        problems = await self._keep(steps, "read", found)
+        output = await self._keep(steps, "read", found)
         evidence = self._evidence(steps.run)
         if not evidence:
-            raise Abstain("none of the chosen pages could be read: " + "; ".join(problems))
+            reason = f"none of the chosen pages could be read: {'; '.join(output['problems'])}"
+            if output.get("passing") and self._in_vain(order) < IN_VAIN_MAX:
+                raise Unread(reason)
+            raise Abstain(reason)
         return evidence
+
+    def _in_vain(self, entries: Sequence[Any]) -> int:
+        """How often runs that failed had chosen these, the one that was chosen most often."""
+        with self.books.read() as tx:
+            return max(
+                (journal.failed_with(tx, "scout", f'"{entry.url}"') for entry in entries),
+                default=IN_VAIN_MAX,
+            )
 
     async def widen(self, steps: Steps, plan: Plan) -> Mapping[str, Evidence]:
         """Add what the archive, and a search engine where there is one, have on the questions."""
@@ -220,13 +239,16 @@ class Reading:
 
     async def _keep(
         self, steps: Steps, name: str, find: Callable[[], Awaitable[list[_Read]]]
-    ) -> Sequence[str]:
-        """A step that adds what it read to the run's sources; returns what went wrong, in lines."""
+    ) -> Output:
+        """A step that adds what it read to the run's sources; returns what went wrong."""
         read: list[_Read] = []
 
         async def act() -> Output:
             read.extend(await find())
-            return {"problems": [one.problem for one in read if one.problem]}
+            return {
+                "problems": [one.problem for one in read if one.problem],
+                "passing": all(one.passing for one in read if one.page is None),
+            }
 
         def keep(tx: Connection, output: Output) -> None:
             first = len(journal.sources(tx, steps.run)) + 1
@@ -235,7 +257,7 @@ class Reading:
                 journal.add_source(tx, steps.run, id=f"S{number}", **asdict(page))
             self._remark(steps)(tx, output)
 
-        return list((await steps.work(name, act, keep))["problems"])
+        return await steps.work(name, act, keep)
 
     def _evidence(self, run: str) -> dict[str, Evidence]:
         with self.books.read() as tx:
@@ -304,7 +326,8 @@ class Reading:
         try:
             return _Read(await self.pages.read(url))
         except FetchError as error:
-            return _Read(None, f"could not read {url}: {error}")
+            passing = isinstance(error, Unreachable)
+            return _Read(None, f"could not read {url}: {error}", passing)
 
 
 def _without_doubles(read: Sequence[_Read], known: Set[str]) -> list[_Read]:

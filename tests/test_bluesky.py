@@ -544,8 +544,8 @@ GARBAGE = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xrpc, "TIMEOUT_S", 0.3)
-    monkeypatch.setattr(xrpc, "UPLOAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(xrpc, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(xrpc, "UPLOAD_TIMEOUT_S", 1.0)
     monkeypatch.setattr(xrpc, "ANSWER_BYTES_MAX", 1_000_000)
 
 

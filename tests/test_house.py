@@ -909,10 +909,10 @@ def test_a_secret_is_not_repeated_in_what_is_said_of_it() -> None:
 def test_no_text_a_model_can_send_keeps_the_desk_busy(text: str) -> None:
     long = replace(GOOD, markdown=text * (60_000 // len(text)))
     inspect(GOOD, CONTEXT)
-    started = time.perf_counter()
+    started = time.thread_time()
     inspect(mended(long), CONTEXT)
     # Half a second where everything is linear; minutes where one pattern is not.
-    assert time.perf_counter() - started < 8
+    assert time.thread_time() - started < 8
 
 
 # Hostile strings, from corpora

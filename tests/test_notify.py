@@ -122,7 +122,7 @@ def test_a_full_socket_does_not_block(manager: Manager, address: str) -> None:
     for number in range(5000):
         notifier.status(f"{number} {'x' * 200}")
     notifier.stopping()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     taken = manager.heard()
     assert 0 < len(taken) < 5000
     notifier.watchdog()

@@ -63,6 +63,10 @@ class FetchError(Exception):
     """The page cannot be had; the message says why, in a line."""
 
 
+class Unreachable(FetchError):
+    """It cannot be had now; that says nothing about another time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """
@@ -157,8 +161,8 @@ class Fetcher:
         Waiting for the host's turn has no time-out; the requests themselves do.
 
         Raises:
-            FetchError: refused, not allowed by robots.txt, not to be asked for now, unreachable,
-                too large, too slow, or not a 200.
+            Unreachable: not reached, too slow, not to be asked for now, or failing itself.
+            FetchError: refused, not allowed by robots.txt, too large, or not a 200.
         """
         headers = {"if-none-match": etag, "if-modified-since": last_modified}
         conditional = {name: value for name, value in headers.items() if value}
@@ -166,7 +170,7 @@ class Fetcher:
             with _problems_told():
                 return await self._follow(url, conditional)
         except NotNow as error:
-            raise FetchError(str(error)) from None
+            raise Unreachable(str(error)) from None
 
     async def close(self) -> None:
         """Close idle connections."""
@@ -195,7 +199,7 @@ class Fetcher:
         """
         rules = await self._robots.of(target.origin)
         if rules.problem:
-            raise FetchError(
+            raise Unreachable(
                 f"robots.txt of {target.host} cannot be had ({rules.problem}), "
                 "so nothing is read there for now"
             )
@@ -321,7 +325,7 @@ class Fetcher:
         async with asyncio.timeout(self._policy.timeout_s):
             addresses = await self._resolve(host, target.port)
         if not addresses:
-            raise FetchError("the name has no address")
+            raise Unreachable("the name has no address")
         for address in addresses:
             if not target.allowed and is_forbidden(address):
                 raise FetchError(f"{address} is not public (PENSTOCK_FETCH_ALLOW)")
@@ -343,14 +347,18 @@ def _problems_told() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise FetchError("too slow") from None
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        raise Unreachable("too slow") from None
+    except (httpx.TransportError, OSError) as error:
+        raise Unreachable(_reason(error)) from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise FetchError(_reason(error)) from error
 
 
 def _fetched(target: _Target, answer: _Answer, conditional: Mapping[str, str]) -> Fetched:
     if answer.status == httpx.codes.NOT_MODIFIED and conditional:
         return Fetched(target.written, b"", "", None, None, not_modified=True)
+    if answer.status >= 500 or answer.status == httpx.codes.TOO_MANY_REQUESTS:
+        raise Unreachable(f"HTTP {answer.status}")
     if answer.status != httpx.codes.OK:
         raise FetchError(f"HTTP {answer.status}")
     if answer.cut:

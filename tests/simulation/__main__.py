@@ -1,0 +1,86 @@
+"""
+Histories from the command line.
+
+    python -m tests.simulation --seed 7 --days 365            one, which a failure names
+    python -m tests.simulation --seeds 1-40 --days 365 --jobs 2   many, and what they add up to
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
+from multiprocessing import get_context
+from pathlib import Path
+
+from tests.simulation.history import Tally, Told, lived
+from tests.simulation.minimise import smallest
+from tests.simulation.plan import Plan, drawn
+
+DAYS_OF_YEAR = 365
+
+
+def main() -> int:
+    """0 where all promises were kept, else 1."""
+    args = _asked()
+    began = time.monotonic()
+    if args.seed is not None:
+        plan = drawn(args.seed, args.days)
+        if args.faults is not None:
+            plan = plan.only([int(n) for n in args.faults.split(",") if n != "none"])
+        tolds = iter([lived(plan, keep_log=args.log is not None)])
+    else:
+        first, _, last = args.seeds.partition("-")
+        plans = [drawn(seed, args.days) for seed in range(int(first), int(last or first) + 1)]
+        tolds = _side_by_side(plans, args.jobs)
+    whole, failed = Tally(), 0
+    for told in tolds:
+        whole = _sum(whole, told.tally)
+        if args.log is not None:
+            args.log.write_text("".join(f"{line}\n" for line in told.log))
+        print(f"{told.plan.command}: {told.tally}, log {told.checksum:08x}", flush=True)
+        failed += bool(told.violations)
+        _tell(told, replaying=args.faults is not None)
+    took_s = time.monotonic() - began
+    years = whole.days / DAYS_OF_YEAR
+    rates = f"{years / took_s:.4f} years, {whole.faults / took_s:.1f} faults a second"
+    print(f"{years:.1f} years in {took_s:.0f} s ({rates}): {whole}; {failed} histories failed")
+    return 1 if failed else 0
+
+
+def _asked() -> argparse.Namespace:
+    asked = argparse.ArgumentParser(prog="python -m tests.simulation")
+    which = asked.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seed", type=int)
+    which.add_argument("--seeds", help="from-to")
+    asked.add_argument("--days", type=int, default=DAYS_OF_YEAR)
+    asked.add_argument("--jobs", type=int, default=1, help="histories side by side")
+    asked.add_argument("--faults", help="only these, by number; `none` for none")
+    asked.add_argument("--log", type=Path, help="where what happened is written")
+    return asked.parse_args()
+
+
+def _side_by_side(plans: list[Plan], jobs: int) -> Iterator[Told]:
+    # A history limits the size of files for its whole process, so each has one of its own.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+        yield from pool.map(lived, plans)
+
+
+def _tell(told: Told, *, replaying: bool) -> None:
+    for violation in told.violations:
+        print(f"VIOLATION {violation}", flush=True)
+    if told.violations and not replaying:
+        print(f"REPLAY {smallest(told).command}", flush=True)
+
+
+def _sum(one: Tally, other: Tally) -> Tally:
+    return Tally(
+        **{each.name: getattr(one, each.name) + getattr(other, each.name) for each in fields(Tally)}
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,693 @@
+"""
+One history: lives of the real daemon, one after the other, in the world of a plan.
+
+The service loop, the cycle, the ledger on a real SQLite file and the real adapters run unchanged;
+only time, the network's far end and chance are the world's. A process that dies commits nothing
+more and sends nothing more; systemd starts the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import resource
+import sqlite3
+import tempfile
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import Connection, select
+from sqlmodel import SQLModel
+
+from daemon import alerts, control, drafts, journal, retention, settings
+from daemon.alerts import Kind
+from daemon.app import World as Outside
+from daemon.app import opened_database, opened_parts
+from daemon.cli.ledger import attempt_document
+from daemon.inference import attempts
+from daemon.journal import RunState
+from daemon.notify import Notifier
+from daemon.service import Crew, Ended, Service
+from daemon.sources.confined import Unconfined
+from ledger import audit, export, store
+from ledger.database import Database
+from ledger.errors import StorageError
+from ledger.money import MicroCredits
+from tests.doubles.wire import InProcess
+from tests.platforms import Mortal
+from tests.simulation.judge import Books, Lists, Moments, Verdict, judge
+from tests.simulation.plan import CLOCK_WRONG_MAX_S, DAY_S, Fault, Plan, reloaded
+from tests.simulation.world import (
+    BLOG_ADDRESS,
+    BLUESKY_SECRET,
+    DEVTO_SECRET,
+    NEWS_ADDRESS,
+    SECRET,
+    World,
+)
+from tests.stage import Kill, MortalDatabase, Silent
+from tests.virtual import VirtualLoop
+
+# systemd's RestartSec.
+RESTART_S = 30
+UNUSABLE_S = 900
+# The daemon looks every 15 s; looking less often changes nothing but the time this takes.
+POLL_S = 3_600.0
+HOUR_S = 3_600
+# An unknown post is looked up hourly, and the last look may have just been.
+POSTS_SETTLE_S = HOUR_S + 600
+# After which the daemon must have used its next slot.
+AFTERWARDS_S = 8 * DAY_S
+
+# Within which a slot is used or let go, where nothing keeps the daemon from it.
+AWAKE_WITHIN_S, EARLY_S = 2 * HOUR_S, 600
+DISTURBING = (
+    "clock",
+    "suspend",
+    "disk",
+    "disk_full",
+    "database",
+    "database_taken",
+    "pause",
+    "reload",
+)
+
+PRICES = "llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8;other/spare=1,0.1,5;other/cheap=0.2,0.02,0.8"
+
+
+def lived(plan: Plan, *, keep_log: bool = False, afterwards_s: int = AFTERWARDS_S) -> Told:
+    """Live a plan's history in a folder that goes with it, in memory where there is a place."""
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="penstock-history-", dir=place) as folder:
+        history = History(plan, Path(folder), keep_log=keep_log, afterwards_s=afterwards_s)
+        return history.run()
+
+
+_decision = SQLModel.metadata.tables["decision"]
+
+
+class Mortality(Kill):
+    """When the process dies: at a commit or a request that is counted from now, or at once."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda number: number == self.fatal, after=False)
+        self.fatal = 0
+        self.only = ""
+
+    def arm(self, count: int, *, after: bool) -> None:
+        self.fatal, self.after = self.commits + count, after
+
+    def revive(self) -> None:
+        self.dead, self.fatal = False, 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a history came to, in numbers."""
+
+    days: int = 0
+    faults: int = 0
+    struck: int = 0
+    lives: int = 0
+    kills: int = 0
+    runs: int = 0
+    published: int = 0
+    requests: int = 0
+
+
+@dataclass(slots=True)
+class Told:
+    """What a history leaves behind."""
+
+    plan: Plan
+    verdict: Verdict
+    tally: Tally
+    log: list[str]
+    checksum: int
+    violations: list[str] = field(default_factory=list)
+
+
+class History:
+    """
+    Args:
+        folder: the daemon's state; empty.
+        keep_log: keep the lines of the log and not only their checksum.
+        afterwards_s: how long it goes on when all is settled, for the next slot to come.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        *,
+        keep_log: bool = False,
+        afterwards_s: int = AFTERWARDS_S,
+    ) -> None:
+        self.plan = plan
+        self._afterwards_s = afterwards_s
+        self._loop = VirtualLoop()
+        self.world = World(self._loop, plan.seed, folder)
+        self.world.log.keep = keep_log
+        self._folder = folder
+        self._env = _environment(plan, folder)
+        self._mortality = Mortality()
+        self._chance = random.Random(f"ids {plan.seed}")
+        self._operator = random.Random(f"operator {plan.seed}")
+        self._service: Service | None = None
+        self._down_s = 0
+        self._died = asyncio.Event()
+        self._started = asyncio.Event()
+        self._own: set[asyncio.Task[Any]] = set()
+        self._undo: dict[str, tuple[int, Callable[[], None]]] = {}
+        self._thief: sqlite3.Connection | None = None
+        self._deposits = 0
+        self._over = False
+        # Lives and faults that may keep a slot from being used in its time; and slots in calm.
+        self._disturbances = 0
+        self._expected: list[datetime] = []
+        self.tally = Tally(days=plan.days)
+        self.violations: list[str] = []
+
+    def run(self) -> Told:
+        """Live it, and judge."""
+        room = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            verdict = self._loop.run_until_complete(self._all())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, room)
+            self._release()
+            self._loop.close()
+        self.tally.struck += self.world.strikes
+        self.tally.requests = self.world.log.counted
+        violations = [*self.violations, *verdict.violations]
+        log = self.world.log
+        return Told(self.plan, verdict, self.tally, log.lines, log.checksum, violations)
+
+    async def _all(self) -> Verdict:
+        if (me := asyncio.current_task()) is not None:
+            self._own.add(me)
+        self._deposit(MicroCredits.parse(self.plan.deposit).micro)
+        for _ in range(3):
+            self.world.write_pages()
+        nature = self._of_the_world(self._nature())
+        living = self._of_the_world(self._lives())
+        watching = self._of_the_world(self._watch_slots())
+        days = self._of_the_world(self._days())
+        await nature
+        self._calm()
+        calm = self._books()
+        await asyncio.sleep(POSTS_SETTLE_S)
+        posts = self._books()
+        expiry_s = int(self._env["PENSTOCK_HOLD_EXPIRY"]) * HOUR_S
+        await asyncio.sleep(expiry_s + CLOCK_WRONG_MAX_S)
+        holds = self._books()
+        await asyncio.sleep(self._afterwards_s)
+        self._over = True
+        days.cancel()
+        watching.cancel()
+        if self._service is not None:
+            self._service.stop()
+        await living
+        return self._judged(Moments(calm, posts, holds))
+
+    def _of_the_world(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that outlives the process."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._own.add(task)
+        return task
+
+    # Lives
+
+    async def _lives(self) -> None:
+        while not self._over:
+            self._mortality.revive()
+            self._died.clear()
+            self._release()
+            self.tally.lives += 1
+            self._disturbances += 1
+            self.world.log.note(f"life {self.tally.lives}")
+            life = asyncio.get_running_loop().create_task(self._life())
+            died = asyncio.get_running_loop().create_task(self._died.wait())
+            self._own.add(died)
+            await asyncio.wait({life, died}, return_when=asyncio.FIRST_COMPLETED)
+            died.cancel()
+            self._service = None
+            ended = await self._bury(life)
+            self.world.log.note(f"ended: {ended}")
+            down_s, self._down_s = self._down_s, 0
+            self._started.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(down_s or RESTART_S):
+                    await self._started.wait()
+
+    async def _bury(self, life: asyncio.Task[Ended]) -> str:
+        """See how it ended; of a dead process nothing goes on."""
+        me = asyncio.current_task()
+        left = asyncio.all_tasks() - self._own - {me}
+        for task in left:
+            task.cancel()
+        while left:
+            await asyncio.wait(left)
+            left = asyncio.all_tasks() - self._own - {me}
+            for task in left:
+                task.cancel()
+        if self._mortality.dead:
+            self.tally.kills += 1
+            if not life.cancelled():
+                life.exception()
+            return "killed"
+        if life.cancelled():
+            return "cut off"
+        error = life.exception()
+        if error is None:
+            return str(life.result())
+        if isinstance(error, (StorageError, OSError)) and self._unusable:
+            # systemd tries ten times, then a person does, who has seen why.
+            self._down_s = UNUSABLE_S
+            return f"could not start: {type(error).__name__}"
+        told = "".join(traceback.format_exception(error))
+        self.violations.append(f"the daemon died by itself: {told}")
+        return f"died: {type(error).__name__}"
+
+    @property
+    def _unusable(self) -> bool:
+        """Whether nobody could have started."""
+        return not self._undo.keys().isdisjoint(("disk", "database"))
+
+    async def _life(self) -> Ended:
+        """One process, from its start to its end."""
+        location = settings.load(self._env, at=self.world.wall()).location
+        with opened_database(location):
+            database = MortalDatabase(location.database_url, self._mortality)
+            try:
+                while True:
+                    ended = await self._stretch(database)
+                    if ended is not Ended.RELOAD:
+                        return ended
+            finally:
+                database.close()
+
+    async def _stretch(self, database: MortalDatabase) -> Ended:
+        """The service with the settings of its day."""
+        current = settings.load(self._env, at=self.world.wall())
+        async with opened_parts(current, database, Silent(), self._outside()) as parts:
+
+            async def thin() -> None:
+                await retention.run(
+                    parts.books, parts.clock, current.retention_days,
+                    fresh_days=current.feeds.fresh_days,
+                )  # fmt: skip
+
+            async def trace(run: str) -> None:
+                pass
+
+            self._service = Service(
+                settings=current,
+                books=parts.books,
+                clock=parts.clock,
+                gate=parts.gate,
+                crew=Crew(
+                    cycle=parts.cycle, collector=parts.collector, reconciler=parts.reconciler,
+                    feeds=parts.feeds, tell=parts.tell, tell_directly=parts.tell_directly,
+                    thin=thin, trace=trace,
+                ),
+                notifier=Notifier.from_env({}),
+                progress=Silent(),
+                poll_s=POLL_S,
+            )  # fmt: skip
+            try:
+                return await self._service.serve()
+            finally:
+                self._service = None
+
+    def _outside(self) -> Outside:
+        world = self.world
+
+        def mortal(routes: dict[str, str]) -> httpx.AsyncBaseTransport:
+            doubles = {host: world.double(name) for host, name in routes.items()}
+            return Mortal(InProcess(doubles), self._mortality)
+
+        return Outside(
+            clock=world.clock,
+            models=mortal({"llm.test": "llm", "other.test": "other"}),
+            web=InProcess({BLOG_ADDRESS: world.double("blog"), NEWS_ADDRESS: world.double("news")}),
+            platforms=mortal({"dev.to": "devto", "bsky.social": "bluesky"}),
+            alerts=mortal({"alerts.test": "webhook"}),
+            resolve=world.resolve,
+            parser=Unconfined(),
+            chance=self._chance,
+        )
+
+    # Whether it is awake
+
+    async def _watch_slots(self) -> None:
+        """Note the slots at which nothing kept the daemon from doing something."""
+        while True:
+            schedule = settings.load(self._env, at=self.world.wall()).schedule.publish
+            slot = schedule.next_slot(self.world.true() + timedelta(seconds=EARLY_S))
+            assert slot is not None
+            ahead_s = (slot - self.world.true()).total_seconds() - EARLY_S
+            if ahead_s > HOUR_S:
+                # Another schedule may come with a reload.
+                await asyncio.sleep(HOUR_S)
+                continue
+            await asyncio.sleep(ahead_s)
+            before = self._disturbances
+            await asyncio.sleep(EARLY_S + AWAKE_WITHIN_S)
+            if before == self._disturbances and self._undisturbed:
+                self._expected.append(slot)
+
+    @property
+    def _undisturbed(self) -> bool:
+        spans = self._undo.keys()
+        return self._service is not None and spans.isdisjoint(DISTURBING)
+
+    # The world goes on
+
+    async def _days(self) -> None:
+        """Every day people write and read, and the operator looks in."""
+        while True:
+            await asyncio.sleep(DAY_S)
+            self.world.write_pages()
+            self.world.read()
+            self._look_in()
+
+    def _look_in(self) -> None:
+        """The operator approves what waits, most days."""
+        if self._operator.random() < 0.3:
+            return
+        now = self.world.wall()
+
+        def approve(tx: Connection) -> None:
+            for row in drafts.waiting(tx):
+                journal.change_run(
+                    tx, row.id, state=RunState.PARKED, approved_at=now, reason="approved"
+                )
+                alerts.clear(tx, Kind.APPROVAL, row.id, at=now)
+
+        self._operate(approve)
+
+    async def _nature(self) -> None:
+        for fault in self.plan.faults:
+            await self._at(fault.at_s)
+            self._end_spans(fault.at_s)
+            self.tally.faults += 1
+            self.world.log.note(f"fault {fault}")
+            self._disturbances += fault.kind in DISTURBING
+            self._befall(fault)
+        # The days end it all; until then each span ends in its time.
+        await self._at(self.plan.days * DAY_S)
+
+    async def _at(self, second: int) -> None:
+        while self._undo:
+            first = min(until for until, _ in self._undo.values())
+            if first >= second:
+                break
+            await self._sleep_until(first)
+            self._end_spans(first)
+        await self._sleep_until(second)
+
+    async def _sleep_until(self, second: int) -> None:
+        ahead = second * 1_000_000_000 - self._loop.nanoseconds
+        if ahead > 0:
+            await asyncio.sleep(ahead / 1e9)
+
+    def _lasts(self, name: str, until_s: int, undo: Callable[[], None]) -> None:
+        """Remember how it ends; the same thing twice lasts until the later end."""
+        known = self._undo.get(name)
+        self._undo[name] = (max(until_s, known[0]) if known else until_s, undo)
+
+    def _end_spans(self, at_s: int) -> None:
+        for name, (until, undo) in list(self._undo.items()):
+            if until <= at_s:
+                del self._undo[name]
+                self._disturbances += 1
+                self.world.log.note(f"over: {name}")
+                undo()
+
+    def _calm(self) -> None:
+        """The faults stop, whoever is down is started, and there is money again."""
+        self.world.log.note("calm")
+        for _, undo in self._undo.values():
+            undo()
+        self._undo.clear()
+        self._mortality.fatal = 0
+        self._started.set()
+        self.world.calm()
+        self._resume()
+        self._deposit(5_000_000)
+
+    # What befalls it
+
+    def _befall(self, fault: Fault) -> None:
+        getattr(self, f"_on_{fault.kind}")(fault, fault.at_s + fault.for_s)
+
+    def _on_model(self, fault: Fault, until: int) -> None:
+        self.world.spoil("llm", fault.detail, fault.number)
+
+    def _on_devto(self, fault: Fault, until: int) -> None:
+        self.world.spoil("devto", fault.detail, fault.number)
+
+    def _on_bluesky(self, fault: Fault, until: int) -> None:
+        self.world.spoil("bluesky", fault.detail, fault.number)
+
+    def _on_site(self, fault: Fault, until: int) -> None:
+        self.world.blog.trouble = self.world.news.trouble = fault.detail
+        self._lasts("site", until, self._sites_well)
+
+    def _on_hostile_page(self, fault: Fault, until: int) -> None:
+        self.world.write_pages(hostile=True)
+        self.tally.struck += 1
+
+    def _on_webhook(self, fault: Fault, until: int) -> None:
+        self.world.webhook.status = 503
+        self._lasts("webhook", until, self._webhook_well)
+
+    def _on_crash_at_effect(self, fault: Fault, until: int) -> None:
+        self._down_s = fault.for_s
+        self._mortality.arm(fault.number, after=fault.detail == "after")
+
+    def _on_crash_at_step(self, fault: Fault, until: int) -> None:
+        self._down_s = fault.for_s
+        self._of_the_world(self._die_soon(fault.number))
+
+    def _on_stop(self, fault: Fault, until: int) -> None:
+        if self._service is not None:
+            self._down_s = fault.for_s
+            self._service.stop()
+
+    def _on_outage(self, fault: Fault, until: int) -> None:
+        self._down_s = fault.for_s
+        self._die()
+
+    def _on_reload(self, fault: Fault, until: int) -> None:
+        self._env |= reloaded(self.plan.seed, fault.number)
+        if self._service is not None:
+            self._service.reload()
+
+    def _on_clock(self, fault: Fault, until: int) -> None:
+        self.world.wrong_by = timedelta(seconds=fault.number)
+        self.tally.struck += 1
+        self._lasts("clock", until, self._clock_right)
+
+    def _on_suspend(self, fault: Fault, until: int) -> None:
+        self.world.slept += timedelta(seconds=fault.number)
+        self.tally.struck += 1
+
+    def _on_disk_full(self, fault: Fault, until: int) -> None:
+        self._limit_files(fault.number)
+        self._lasts("disk", until, self._disk_has_room)
+
+    def _on_database_taken(self, fault: Fault, until: int) -> None:
+        self._take_database()
+        self._lasts("database", until, self._release)
+
+    def _on_pause(self, fault: Fault, until: int) -> None:
+        at = self.world.wall()
+        self._operate(lambda tx: control.pause(tx, reason="holiday", at=at))
+        self._lasts("pause", until, self._resume)
+
+    def _on_deposit(self, fault: Fault, until: int) -> None:
+        self._deposit(fault.number)
+
+    def _on_key_revoked(self, fault: Fault, until: int) -> None:
+        whose = fault.detail
+        self.world.revoke(whose, revoked=True)
+        self._lasts(f"key {whose}", until, lambda: self.world.revoke(whose, revoked=False))
+
+    def _on_sessions_forgotten(self, fault: Fault, until: int) -> None:
+        self.world.bluesky.forget_sessions()
+
+    def _on_taken_down(self, fault: Fault, until: int) -> None:
+        self.world.take_down(fault.detail, fault.number)
+        self.tally.struck += 1
+
+    def _on_late_listings(self, fault: Fault, until: int) -> None:
+        self.world.devto.list_delay_s = 240.0
+        self._lasts("late listings", until, self._listings_prompt)
+
+    def _sites_well(self) -> None:
+        self.world.blog.trouble = self.world.news.trouble = ""
+
+    def _webhook_well(self) -> None:
+        self.world.webhook.status = 204
+
+    def _clock_right(self) -> None:
+        self.world.wrong_by = timedelta(0)
+
+    def _listings_prompt(self) -> None:
+        self.world.devto.list_delay_s = 0.0
+
+    def _die(self) -> None:
+        """SIGKILL, or the plug."""
+        self._mortality.dead = True
+        self._died.set()
+
+    async def _die_soon(self, steps: int) -> None:
+        """After so many steps of the loop, wherever the process then awaits something."""
+        life = self.tally.lives
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if self.tally.lives == life and self._service is not None:
+            self._die()
+
+    def _limit_files(self, size: int) -> None:
+        """No file grows beyond this: the kernel refuses, as on a full disk."""
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        self.tally.struck += 1
+
+    def _disk_has_room(self) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+    def _take_database(self) -> None:
+        """Another program writes, and takes its time."""
+        if self._thief is not None:
+            return
+        thief = sqlite3.connect(self._file, isolation_level=None, timeout=0)
+        try:
+            thief.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            thief.close()
+            return
+        self._thief = thief
+        self.tally.struck += 1
+
+    def _release(self) -> None:
+        # A start would wait for it in real time, of which there is none here.
+        if self._thief is not None:
+            self._thief.close()
+            self._thief = None
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / "penstock.db"
+
+    # The operator
+
+    def _operate(self, act: Callable[[Any], object]) -> None:
+        """A command beside the daemon; where the database cannot be written, it fails."""
+        try:
+            with self._database() as database, database.write() as tx:
+                act(tx)
+        except StorageError:
+            self.world.log.note("the operator's command failed")
+
+    def _resume(self) -> None:
+        self._operate(control.resume)
+
+    def _deposit(self, micro: int) -> None:
+        self._deposits += 1
+        amount, ref, at = MicroCredits(micro), f"deposit-{self._deposits}", self.world.wall()
+        self._operate(lambda tx: store.deposit(tx, amount=amount, ref=ref, at=at))
+
+    @contextmanager
+    def _database(self) -> Iterator[Database]:
+        location = settings.load(self._env, at=self.world.wall()).location
+        if not self._file.exists():
+            with opened_database(location):
+                pass
+        database = Database(location.database_url, busy_timeout_ms=0)
+        try:
+            yield database
+        finally:
+            database.close()
+
+    # The end
+
+    def _books(self) -> Books:
+        """What the books say, as the commands that export them do."""
+        with self._database() as database, database.read() as tx:
+            report = audit.check(tx)
+            runs = [dict(row._mapping) for row in journal.runs(tx)]
+            return Books(
+                problems=list(report.problems),
+                entries=json.loads("".join(export.lines(tx, "json"))),
+                attempts=[
+                    attempt_document(row) for row in attempts.recent(tx, since=None, limit=None)
+                ],
+                runs=runs,
+                decisions=[
+                    dict(row._mapping)
+                    for row in tx.execute(select(_decision).order_by(_decision.c.id))
+                ],
+                publications=[
+                    dict(row._mapping)
+                    for run in runs
+                    for row in journal.publications(tx, run=run["id"])
+                ],
+            )
+
+    def _judged(self, moments: Moments) -> Verdict:
+        books = self._books()
+        self.tally.runs = len(books.runs)
+        self.tally.published = sum(p["state"] == "published" for p in books.publications)
+        world = self.world
+        lists = Lists(
+            bill=[
+                (name, charge.model, charge.micro)
+                for name, double in (("llm", world.llm), ("other", world.other))
+                for charge in double.bill
+            ],
+            articles=[
+                (article.id, article.published, dict(article.fields))
+                for article in world.devto.articles.values()
+            ],
+            posts=dict(world.bluesky.posts()),
+            files={
+                path.name: path.read_text(encoding="utf-8", errors="replace")
+                for path in sorted((self._folder / "outbox").glob("*.md"))
+            },
+            removed=frozenset(world.removed),
+            expected=self._expected,
+        )
+        return judge(lists, moments, books, self._env, (SECRET, DEVTO_SECRET, BLUESKY_SECRET))
+
+
+def _environment(plan: Plan, folder: Path) -> dict[str, str]:
+    return {
+        "PENSTOCK_STATE_DIR": str(folder),
+        "PENSTOCK_NICHE": "running databases, SQLite",
+        "PENSTOCK_FEEDS": "http://blog.test/feed.xml,http://news.test/feed.xml",
+        "PENSTOCK_PROVIDERS": "llm,other",
+        "PENSTOCK_PROVIDER_LLM_URL": "https://llm.test/v1",
+        "PENSTOCK_PROVIDER_LLM_KEY": SECRET,
+        "PENSTOCK_PROVIDER_OTHER_URL": "https://other.test/v1",
+        "PENSTOCK_PROVIDER_OTHER_KEY": SECRET,
+        "PENSTOCK_PRICES": PRICES,
+        "PENSTOCK_ALERT_URL": "https://alerts.test/hook",
+        "DEVTO_API_KEY": DEVTO_SECRET,
+        "BLUESKY_HANDLE": "author.test",
+        "BLUESKY_APP_PASSWORD": BLUESKY_SECRET,
+        **plan.settings,
+    }

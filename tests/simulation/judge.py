@@ -1,0 +1,303 @@
+"""
+The outside judge: the provider's bill, the platforms' lists, and an export of the books.
+
+It sums for itself and asks nobody. What it is given is plain data, so that a test can hand it a
+history that is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from tests.simulation.world import LURE
+
+Document = Mapping[str, Any]
+OPEN = ("intended", "unconfirmed")
+OFTEN = "logged in to"
+AWAKE_WITHIN = timedelta(hours=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """
+    What others have.
+
+    Args:
+        bill: provider, model and micro-credits of each line.
+        articles: id, whether it is public, and its fields.
+        posts: Bluesky's posts by record key.
+        files: of the outbox, by name.
+        removed: what people took down by hand, such as `devto 17`.
+        expected: slots of the schedule at which nothing kept the daemon from doing something.
+    """
+
+    bill: Sequence[tuple[str, str, int]]
+    articles: Sequence[tuple[int, bool, Document]]
+    posts: Mapping[str, Document]
+    files: Mapping[str, str]
+    removed: frozenset[str]
+    expected: Sequence[datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What `ledger export`, `ledger attempts`, `runs list|show` and `posts list` say."""
+
+    problems: Sequence[str]
+    entries: Sequence[Document]
+    attempts: Sequence[Document]
+    runs: Sequence[Document]
+    decisions: Sequence[Document]
+    publications: Sequence[Document]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong, in sentences; nothing when all promises were kept."""
+
+    violations: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The books when the faults stopped, the posts had their hour, the holds their expiry."""
+
+    calm: Books
+    posts: Books
+    holds: Books
+
+
+def judge(
+    lists: Lists,
+    moments: Moments,
+    books: Books,
+    settings: Mapping[str, str],
+    secrets: Sequence[str],
+) -> Verdict:
+    """
+    Compare them.
+
+    Args:
+        books: at the end, after a week of calm.
+        secrets: what nobody must ever see.
+    """
+    return Verdict(
+        [
+            *(f"the books do not balance: {problem}" for problem in books.problems),
+            *_double_posts(lists),
+            *_lost_posts(lists, books),
+            *_money(lists, books),
+            *_limits(books, settings),
+            *_slots(books),
+            *_forbidden(lists, secrets),
+            *_unresolved(moments),
+            *_asleep(lists, moments, books),
+        ]
+    )
+
+
+# Posts
+
+
+def _double_posts(lists: Lists) -> Iterator[str]:
+    titles = Counter(fields["title"] for _, _, fields in lists.articles)
+    yield from (f"Dev.to has {n} articles “{title}”" for title, n in titles.items() if n > 1)
+    roots = Counter(
+        (post["text"], str(post.get("embed", {}).get("external", {}).get("uri")))
+        for post in lists.posts.values()
+        if "reply" not in post
+    )
+    yield from (f"Bluesky has {n} threads “{text}”" for (text, _), n in roots.items() if n > 1)
+    parts = Counter(
+        (post["reply"]["parent"]["uri"], post["text"])
+        for post in lists.posts.values()
+        if "reply" in post
+    )
+    yield from (f"Bluesky has {n} replies “{text}”" for (_, text), n in parts.items() if n > 1)
+    heads = Counter(_title_of(text) for text in lists.files.values())
+    yield from (f"the outbox has {n} files “{title}”" for title, n in heads.items() if n > 1)
+
+
+def _title_of(text: str) -> str:
+    found = re.match(r"# (.+)", text)
+    assert found is not None, text[:200]
+    return found[1]
+
+
+def _lost_posts(lists: Lists, books: Books) -> Iterator[str]:
+    public = {str(number) for number, published, _ in lists.articles if published}
+    known = defaultdict(set)
+    for publication in books.publications:
+        platform, remote_id = publication["platform"], str(publication["remote_id"])
+        known[platform].add(remote_id.rpartition("/")[2])
+        if publication["state"] != "published":
+            continue
+        told = f"{publication['run']} at {platform} ({remote_id})"
+        if platform == "devto" and remote_id not in public and _stays(lists, platform, remote_id):
+            yield f"the books say published, and Dev.to does not have it: {told}"
+        key = remote_id.rpartition("/")[2]
+        if platform == "bluesky" and key not in lists.posts and _stays(lists, platform, key):
+            yield f"the books say published, and Bluesky does not have it: {told}"
+        if platform == "outbox" and remote_id not in lists.files:
+            yield f"the books say published, and the outbox does not have it: {told}"
+    yield from (f"Dev.to shows {n}, of which no book knows" for n in public - known["devto"])
+    roots = {key for key, post in lists.posts.items() if "reply" not in post}
+    yield from (f"Bluesky shows {key}, of which no book knows" for key in roots - known["bluesky"])
+
+
+def _stays(lists: Lists, platform: str, name: str) -> bool:
+    return f"{platform} {name}" not in lists.removed
+
+
+# Money
+
+
+def _money(lists: Lists, books: Books) -> Iterator[str]:
+    billed = sum(micro for _, _, micro in lists.bill)
+    booked, uncertain = 0, 0
+    for entry in books.entries:
+        if entry["state"] == "posted" and str(entry["debit"]).startswith("inference:"):
+            booked += _micro(entry["amount"])
+            uncertain += _micro(entry["amount"]) if entry["code"] == "uncertain" else 0
+    if booked < billed:
+        yield f"the bill says {billed} micro-credits, the books only {booked}"
+    if booked - uncertain > billed:
+        yield f"{booked - uncertain} micro-credits are booked for certain, {billed} were billed"
+    lines = Counter(lists.bill)
+    in_doubt = {entry["attempt"] for entry in books.entries if entry["code"] == "uncertain"}
+    for attempt in books.attempts:
+        if attempt["outcome"] != "ok" or attempt["id"] in in_doubt:
+            continue
+        line = (attempt["provider"], attempt["model_returned"], _micro(attempt["cost"]))
+        if not lines[line]:
+            yield f"attempt {attempt['id']} is booked with {line}, which is on no bill"
+        lines[line] -= 1
+
+
+@dataclass(slots=True)
+class _Replay:
+    """The entries read again in the order they were booked, looking at each new hold."""
+
+    settings: Mapping[str, str]
+    treasury: int = 0
+    of_run: Counter[str] = field(default_factory=Counter)
+    spent: list[tuple[datetime, int]] = field(default_factory=list)
+    held: dict[str, tuple[datetime, int, str]] = field(default_factory=dict)
+
+    def book(self, entry: Document) -> None:
+        """What it moved, or holds, or ended."""
+        amount, at = _micro(entry["amount"]), datetime.fromisoformat(entry["at"])
+        if entry["state"] in ("pending", "settled"):
+            self.held[entry["id"]] = (at, amount, entry["run"])
+            return
+        self.held.pop(str(entry["ref"]), None)
+        self.treasury += amount * ((entry["debit"] == "treasury") - (entry["credit"] == "treasury"))
+        if str(entry["debit"]).startswith("inference:"):
+            self.of_run[entry["run"]] += amount
+            self.spent.append((at, amount))
+
+    def passed(self, hold: Document) -> Iterator[str]:
+        """The limits that a hold that was just made passes."""
+        at = datetime.fromisoformat(hold["at"])
+        left = self.treasury - sum(amount for _, amount, _ in self.held.values())
+        reserve = _micro(self.settings["PENSTOCK_RESERVE"])
+        if left < reserve:
+            yield f"{hold['id']} leaves {left}, less than the reserve of {reserve}"
+        of_run = self.of_run[hold["run"]]
+        of_run += sum(amount for _, amount, run in self.held.values() if run == hold["run"])
+        yield from self._above(hold, "RUN_BUDGET", of_run)
+        yield from self._above(hold, "DAILY_CAP", self._since(at - timedelta(days=1)))
+        yield from self._above(hold, "MONTHLY_CAP", self._since(at - timedelta(days=30)))
+
+    def _since(self, moment: datetime) -> int:
+        done = sum(amount for at, amount in self.spent if at > moment)
+        return done + sum(amount for at, amount, _ in self.held.values() if at > moment)
+
+    def _above(self, hold: Document, name: str, total: int) -> Iterator[str]:
+        limit = _micro(self.settings[f"PENSTOCK_{name}"])
+        if total > limit:
+            yield f"{hold['id']} makes {total}, more than PENSTOCK_{name} of {limit}"
+
+
+def _limits(books: Books, settings: Mapping[str, str]) -> Iterator[str]:
+    replay = _Replay(settings)
+    for entry in books.entries:
+        if entry["state"] == "voided":
+            # No entry says when, so that it may have counted for a moment or for hours.
+            continue
+        replay.book(entry)
+        if entry["state"] in ("pending", "settled"):
+            yield from replay.passed(entry)
+
+
+def _micro(amount: Any) -> int:
+    return int(Decimal(str(amount)) * 1_000_000)
+
+
+# Slots, words, what is open
+
+
+def _slots(books: Books) -> Iterator[str]:
+    slots = Counter(run["slot"] for run in books.runs if run["slot"] is not None)
+    yield from (f"the slot {slot} was used {n} times" for slot, n in slots.items() if n > 1)
+
+
+def _forbidden(lists: Lists, secrets: Sequence[str]) -> Iterator[str]:
+    shown = [
+        *(("Dev.to", str(dict(fields))) for _, _, fields in lists.articles),
+        *(("Bluesky", str(post)) for post in lists.posts.values()),
+        *(("the outbox", text) for text in lists.files.values()),
+    ]
+    for where, text in shown:
+        for word in (LURE, "<script", *secrets):
+            if word in text:
+                yield f"{where} shows {word!r}"
+
+
+def _unresolved(moments: Moments) -> Iterator[str]:
+    held = {entry["id"] for entry in moments.calm.entries if entry["state"] == "pending"}
+    for entry in moments.holds.entries:
+        if entry["state"] == "pending" and entry["id"] in held:
+            yield f"{entry['id']} of {entry['at']} is still held"
+    unsure = {_key(each) for each in moments.calm.publications if each["state"] in OPEN}
+    # Who has logged in to Bluesky too often waits until a day has passed, by our own limit.
+    patient = {_key(each) for each in moments.posts.publications if OFTEN in str(each["error"])}
+    for publication in (*moments.posts.publications, *moments.holds.publications):
+        if publication["state"] in OPEN and _key(publication) in unsure:
+            if _key(publication) in patient and publication not in moments.holds.publications:
+                continue
+            yield (
+                f"{publication['run']} at {publication['platform']} is still"
+                f" {publication['state']}: {publication['error']}"
+            )
+
+
+def _key(publication: Document) -> tuple[str, str]:
+    return publication["run"], publication["platform"]
+
+
+def _asleep(lists: Lists, moments: Moments, books: Books) -> Iterator[str]:
+    done = sorted(
+        at
+        for at in (
+            *(decision["at"] for decision in books.decisions),
+            *(run["started_at"] for run in books.runs),
+            *(run["finished_at"] for run in books.runs),
+        )
+        if at is not None
+    )
+    for slot in lists.expected:
+        next_done = bisect_left(done, slot)
+        if next_done == len(done) or done[next_done] > slot + AWAKE_WITHIN:
+            yield f"nothing was done at the slot {slot}"
+    before = {run["id"] for run in moments.holds.runs}
+    after = [run for run in books.runs if run["id"] not in before]
+    if not any(run["slot"] is not None for run in after):
+        yield "in a week of calm, and with money, no slot was used"

@@ -1,0 +1,174 @@
+"""The judge finds what is wrong: each promise broken on purpose, in an otherwise sound history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.simulation.judge import Books, Lists, Moments, judge
+from tests.simulation.world import LURE
+
+SETTINGS = {
+    "PENSTOCK_RESERVE": "0.1", "PENSTOCK_RUN_BUDGET": "0.5", "PENSTOCK_DAILY_CAP": "1",
+    "PENSTOCK_MONTHLY_CAP": "2",
+}  # fmt: skip
+KEY = "a-secret-key"
+
+
+def entry(number: int, **changes: Any) -> Mapping[str, Any]:
+    """A hold or what settles it; the same attempt for both."""
+    return {
+        "id": f"hold:r1.{number}", "at": "2026-11-23T09:00:02.000000Z", "state": "settled",
+        "debit": "inference:llm", "credit": "treasury", "amount": "0.020000", "code": "inference",
+        "run": "r1", "attempt": f"r1.{number}", "ref": None,
+    } | changes  # fmt: skip
+
+
+def settled(number: int, **changes: Any) -> Mapping[str, Any]:
+    return entry(
+        number,
+        **{
+            "id": f"hold:r1.{number}:settle", "state": "posted", "amount": "0.010000",
+            "ref": f"hold:r1.{number}",
+        } | changes,
+    )  # fmt: skip
+
+
+DEPOSIT = entry(
+    0, id="deposit:a", state="posted", debit="treasury", credit="grants", amount="5.000000",
+    code="deposit", run=None, attempt=None,
+)  # fmt: skip
+ATTEMPTS: list[Mapping[str, Any]] = [
+    {"id": "r1.1", "outcome": "ok", "provider": "llm", "model_returned": "good",
+     "cost": "0.010000"},
+    {"id": "r1.2", "outcome": "unknown", "provider": "llm", "model_returned": None,
+     "cost": "0.020000"},
+]  # fmt: skip
+DOUBTFUL = settled(2, amount="0.020000", code="uncertain")
+
+
+def publication(platform: str, remote_id: str, **changes: Any) -> Mapping[str, Any]:
+    return {
+        "run": "r1", "platform": platform, "state": "published", "remote_id": remote_id,
+        "error": None,
+    } | changes  # fmt: skip
+
+
+def run(name: str, day: int) -> Mapping[str, Any]:
+    slot = datetime(2026, 11, day, 9, tzinfo=UTC)
+    return {"id": name, "slot": slot, "started_at": slot, "finished_at": slot}
+
+
+BOOKS = Books(
+    problems=[],
+    entries=[DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL],
+    attempts=ATTEMPTS,
+    runs=[run("r1", 23)],
+    decisions=[],
+    publications=[
+        publication("outbox", "a.md"), publication("devto", "17"),
+        publication("bluesky", "at://did/app.bsky.feed.post/3k1"),
+    ],
+)  # fmt: skip
+LISTS = Lists(
+    bill=[("llm", "good", 10_000), ("llm", "good", 7_000)],
+    articles=[(17, True, {"title": "Of logs", "body_markdown": "Text."})],
+    posts={
+        "3k1": {"text": "Of logs"},
+        "3k2": {"text": "More", "reply": {"parent": {"uri": "at://did/app.bsky.feed.post/3k1"}}},
+    },
+    files={"a.md": "# Of logs\n\nText."},
+    removed=frozenset(),
+    expected=[datetime(2026, 11, day, 9, tzinfo=UTC) for day in (23, 30)],
+)
+AFTERWARDS = replace(BOOKS, runs=[*BOOKS.runs, run("r2", 30)])
+MOMENTS = Moments(calm=BOOKS, posts=BOOKS, holds=BOOKS)
+
+
+def told(lists: Lists = LISTS, books: Books = AFTERWARDS, moments: Moments = MOMENTS) -> list[str]:
+    return judge(lists, moments, books, SETTINGS, [KEY]).violations
+
+
+def test_a_sound_history_is_told_nothing() -> None:
+    assert told() == []
+
+
+def test_what_a_person_took_down_is_not_lost() -> None:
+    assert told(replace(LISTS, articles=[], removed=frozenset({"devto 17"}))) == []
+
+
+def with_entries(*entries: Mapping[str, Any]) -> Books:
+    return replace(AFTERWARDS, entries=entries)
+
+
+BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
+    ("two articles", "Dev.to has 2 articles", lambda: told(replace(
+        LISTS, articles=[*LISTS.articles, (18, True, {"title": "Of logs"})]))),
+    ("a draft beside an article", "Dev.to has 2 articles", lambda: told(replace(
+        LISTS, articles=[*LISTS.articles, (18, False, {"title": "Of logs"})]))),
+    ("two threads", "Bluesky has 2 threads", lambda: told(replace(
+        LISTS, posts={**LISTS.posts, "3k9": {"text": "Of logs"}}))),
+    ("two replies", "Bluesky has 2 replies", lambda: told(replace(
+        LISTS, posts={**LISTS.posts, "3k9": LISTS.posts["3k2"]}))),
+    ("two files", "the outbox has 2 files", lambda: told(replace(
+        LISTS, files={**LISTS.files, "a-2.md": "# Of logs\n\nAgain."}))),
+    ("an article that is lost", "Dev.to does not have it", lambda: told(replace(
+        LISTS, articles=[]))),
+    ("a draft that was said to be out", "Dev.to does not have it", lambda: told(replace(
+        LISTS, articles=[(17, False, {"title": "Of logs"})]))),
+    ("a post that is lost", "Bluesky does not have it", lambda: told(replace(
+        LISTS, posts={}))),
+    ("a file that is lost", "the outbox does not have it", lambda: told(replace(
+        LISTS, files={}))),
+    ("an article nobody knows of", "of which no book knows", lambda: told(replace(
+        LISTS, articles=[*LISTS.articles, (18, True, {"title": "Of pages"})]))),
+    ("a post nobody knows of", "of which no book knows", lambda: told(replace(
+        LISTS, posts={**LISTS.posts, "3k9": {"text": "Of pages"}}))),
+    ("a bill above the books", "the books only", lambda: told(replace(
+        LISTS, bill=[("llm", "good", 10_000), ("llm", "good", 20_001)]))),
+    ("a bill below what is certain", "booked for certain", lambda: told(replace(
+        LISTS, bill=[("llm", "good", 9_999)]))),
+    ("a line that is a millionth off", "which is on no bill", lambda: told(replace(
+        LISTS, bill=[("llm", "good", 10_001), ("llm", "good", 7_000)]))),
+    ("books that do not balance", "do not balance", lambda: told(books=replace(
+        AFTERWARDS, problems=["a sum differs"]))),
+    ("a hold into the reserve", "less than the reserve", lambda: told(books=with_entries(
+        {**DEPOSIT, "amount": "0.110000"}, entry(1), settled(1), entry(2), DOUBTFUL))),
+    ("a run above its budget", "PENSTOCK_RUN_BUDGET", lambda: told(books=with_entries(
+        DEPOSIT, entry(1), settled(1), entry(2, amount="0.490001"), DOUBTFUL))),
+    ("a day above its cap", "PENSTOCK_DAILY_CAP", lambda: told(books=with_entries(
+        DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL,
+        *(entry(n, run=f"r{n}", amount="0.330000") for n in range(3, 6))))),
+    ("a month above its cap", "PENSTOCK_MONTHLY_CAP", lambda: told(books=with_entries(
+        DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL,
+        *(entry(n, run=f"r{n}", at=f"2026-12-{n:02}T09:00:00.000000Z", amount="0.400000")
+          for n in range(3, 8))))),
+    ("a slot used twice", "was used 2 times", lambda: told(books=replace(
+        AFTERWARDS, runs=[*AFTERWARDS.runs, run("r3", 30)]))),
+    ("a link of a hostile page", "shows", lambda: told(replace(
+        LISTS, files={"a.md": f"# Of logs\n\nhttp://{LURE}/"}))),
+    ("a key in an article", "shows", lambda: told(replace(
+        LISTS, articles=[(17, True, {"title": "Of logs", "body_markdown": KEY})]))),
+    ("a hold for ever", "is still held", lambda: told(moments=replace(
+        MOMENTS, calm=replace(BOOKS, entries=[entry(3, state="pending")]),
+        holds=replace(BOOKS, entries=[entry(3, state="pending")])))),
+    ("an intent for ever", "is still intended", lambda: told(moments=replace(
+        MOMENTS, calm=replace(BOOKS, publications=[publication("devto", "", state="intended")]),
+        posts=replace(BOOKS, publications=[publication("devto", "", state="intended")])))),
+    ("a slot at which nothing happened", "nothing was done", lambda: told(replace(
+        LISTS, expected=[datetime(2026, 11, 25, 9, tzinfo=UTC)]))),
+    ("a daemon that sleeps", "no slot was used", lambda: told(books=BOOKS)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "broken"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN]
+)
+def test_what_is_wrong_is_told(said: str, broken: Callable[[], list[str]]) -> None:
+    found = broken()
+    assert found
+    assert any(said in line for line in found), found

@@ -9,6 +9,7 @@ more and sends nothing more; systemd starts the next one.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -180,12 +181,19 @@ class History:
     def run(self) -> Told:
         """Live it, and judge."""
         room = resource.getrlimit(resource.RLIMIT_FSIZE)
+        # A closed connection keeps its files until its cursors are collected, and with them the
+        # log of the database: when that is must not depend on how much memory was asked for.
+        gc.collect()
+        gc.disable()
+        gc.freeze()
         try:
             verdict = self._loop.run_until_complete(self._all())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, room)
             self._release()
             self._loop.close()
+            gc.unfreeze()
+            gc.enable()
         self.tally.struck += self.world.strikes
         self.tally.requests = self.world.log.counted
         violations = [*self.violations, *verdict.violations]
@@ -242,6 +250,8 @@ class History:
             died.cancel()
             self._service = None
             ended = await self._bury(life)
+            del life, died
+            gc.collect()
             self.world.log.note(f"ended: {ended}")
             down_s, self._down_s = self._down_s, 0
             self._started.clear()
@@ -356,11 +366,10 @@ class History:
             slot = schedule.next_slot(self.world.true() + timedelta(seconds=EARLY_S))
             assert slot is not None
             ahead_s = (slot - self.world.true()).total_seconds() - EARLY_S
-            if ahead_s > HOUR_S:
+            if ahead_s > 0:
                 # Another schedule may come with a reload.
-                await asyncio.sleep(HOUR_S)
+                await asyncio.sleep(min(ahead_s, HOUR_S))
                 continue
-            await asyncio.sleep(ahead_s)
             before = self._disturbances
             await asyncio.sleep(EARLY_S + AWAKE_WITHIN_S)
             if before == self._disturbances and self._undisturbed:
@@ -377,6 +386,7 @@ class History:
         """Every day people write and read, and the operator looks in."""
         while True:
             await asyncio.sleep(DAY_S)
+            gc.collect()
             self.world.write_pages()
             self.world.read()
             self._look_in()

@@ -35,14 +35,15 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import feedparser
 import httpx
@@ -58,6 +59,7 @@ from tests.doubles.wire import Answer, Double, Fault, Request, serve
 from tests.faults import NotToBeHad, built
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Case")
 
 LONG = os.environ.get("PENSTOCK_LONG") == "1"
 # Far longer than a life takes, on a machine that is busy with something else, too.
@@ -120,14 +122,19 @@ class Death:
 # The nursery
 
 
-def nurse(library: str) -> None:
-    """Fork commands and bury them, as told line by line."""
+def nurse(library: str, *modules: str) -> None:
+    """
+    Fork commands and bury them, as told line by line.
+
+    Args:
+        modules: what lives import besides what is rehearsed.
+    """
     from daemon.cli import run
 
+    for module in modules:
+        import_module(module)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # What the parser's process would cost to start, no case here needs: nothing is read.
-    sys.executable = shutil.which("true") or sys.executable
     faults = ctypes.CDLL(library)
     faults.faults_doom.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int]
     for line in sys.stdin:
@@ -172,13 +179,18 @@ def live(faults: Any, told: Mapping[str, Any], run: Callable[[Sequence[str]], in
 
 
 class Nursery:
-    """The killer's end of it, for any thread."""
+    """
+    The killer's end of it, for any thread.
 
-    def __init__(self, library: Path) -> None:
+    Args:
+        module: what calls `nurse` when it is run.
+    """
+
+    def __init__(self, library: Path, module: str) -> None:
         self._lock = threading.Lock()
         env = {"PATH": os.environ["PATH"], "LD_PRELOAD": str(library)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.test_publishing_kills", str(library)],
+            [sys.executable, "-m", module, str(library)],
             cwd=Path(__file__).parents[1], env=env, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
@@ -482,33 +494,34 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"NOT RUN, so no command was killed: {problem}")
 
 
-class Killers:
+class Killers(Generic[C]):
     """Threads that kill, and a count of what died."""
 
-    def __init__(self, library: Path, folder: Path) -> None:
-        self._folder = folder
-        self._nursery = Nursery(library)
+    def __init__(
+        self, folder: Path, nursery: Nursery, case_type: type[C], kills: Counter[str]
+    ) -> None:
+        self._folder, self._nursery, self._case_type = folder, nursery, case_type
+        self.kills = kills
         self._number = 0
         self._lock = threading.Lock()
-        self.kills: Counter[str] = Counter()
 
     @contextmanager
-    def case(self, ready: Ready) -> Iterator[Case]:
+    def case(self, ready: Ready) -> Iterator[C]:
         with self._lock:
             self._number += 1
             home = self._folder / f"{self._number}"
         with ExitStack() as servers:
-            yield Case(ready, home, self._nursery, servers)
+            yield self._case_type(ready, home, self._nursery, servers)
         shutil.rmtree(home)
 
-    def rehearse(self, ready: Ready, *commands: str) -> None:
+    def rehearse(self, ready: Ready, *commands: str, codes: Collection[int] = (0,)) -> None:
         with self.case(ready) as case:
             for command in commands:
-                assert self._nursery.rehearse(case.home, command.split()) in (0, 3), command
+                assert self._nursery.rehearse(case.home, command.split()) in codes, command
 
-    def count(self, kind: str) -> None:
+    def count(self, kind: str, killed: bool = True) -> None:
         with self._lock:
-            self.kills[kind] += 1
+            self.kills[kind] += killed
 
     def each(self, act: Callable[[T], None], of: Sequence[T]) -> None:
         """Do it for each, several at a time; the first failure is told with what it was about."""
@@ -535,13 +548,11 @@ class Killers:
 @pytest.fixture(scope="module")
 def killers(
     library: Path, finished: Ready, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Killers]:
-    made = Killers(library, tmp_path_factory.mktemp("cases").resolve())
-    try:
-        made.rehearse(finished, "once --json", "once --json", "reconcile --json")
+) -> Iterator[Killers[Case]]:
+    folder, nursery = tmp_path_factory.mktemp("cases").resolve(), Nursery(library, __name__)
+    with closing(Killers(folder, nursery, Case, Counter())) as made:
+        made.rehearse(finished, "once --json", "once --json", "reconcile --json", codes=(0, 3))
         yield made
-    finally:
-        made.close()
 
 
 def written(home: Path, posts: Sequence[str] = ()) -> Ready:
@@ -580,7 +591,7 @@ def threaded(tmp_path_factory: pytest.TempPathFactory) -> Ready:
 
 @pytest.fixture(scope="module")
 def everywhere(
-    killers: Killers, finished: Ready, tmp_path_factory: pytest.TempPathFactory
+    killers: Killers[Case], finished: Ready, tmp_path_factory: pytest.TempPathFactory
 ) -> Ready:
     """The same when it is out."""
     with killers.case(finished) as case:
@@ -605,7 +616,7 @@ class Boundaries:
     asked: list[str]
 
     @classmethod
-    def of(cls, killers: Killers, ready: Ready, *args: str) -> Boundaries:
+    def of(cls, killers: Killers[Case], ready: Ready, *args: str) -> Boundaries:
         with killers.case(ready) as case:
             ended = case.live(*args)
             assert ended.code == 0, ended
@@ -641,7 +652,7 @@ STEPS = {
 
 @pytest.mark.parametrize("publishers", [EVERYWHERE, "outbox", "devto", "bluesky"])
 def test_killed_at_every_boundary_there_is_one_of_each(
-    killers: Killers, finished: Ready, publishers: str
+    killers: Killers[Case], finished: Ready, publishers: str
 ) -> None:
     ready = finished.at(publishers)
     boundaries = Boundaries.of(killers, ready, "once", "--json")
@@ -661,7 +672,7 @@ def test_killed_at_every_boundary_there_is_one_of_each(
 
 
 def test_killed_at_any_request_a_thread_is_whole_in_the_end(
-    killers: Killers, threaded: Ready
+    killers: Killers[Case], threaded: Ready
 ) -> None:
     ready = threaded.at("bluesky")
 
@@ -680,7 +691,9 @@ def test_killed_at_any_request_a_thread_is_whole_in_the_end(
 # Taking it back
 
 
-def test_killed_while_it_takes_back_nothing_stays(killers: Killers, everywhere: Ready) -> None:
+def test_killed_while_it_takes_back_nothing_stays(
+    killers: Killers[Case], everywhere: Ready
+) -> None:
     words = ("posts", "withdraw", everywhere.run, "--reason", "x", "--json")
     lost: list[Death] = []
 
@@ -726,7 +739,7 @@ def earned(case: Case) -> dict[str, str]:
 
 
 def test_killed_while_it_collects_income_is_booked_once(
-    killers: Killers, everywhere: Ready
+    killers: Killers[Case], everywhere: Ready
 ) -> None:
     with killers.case(everywhere) as case:
         read_by_people(case)
@@ -764,7 +777,9 @@ def lived(case: Case, rng: random.Random, boundaries: Boundaries, *args: str) ->
 
 
 @pytest.mark.skipif(not LONG, reason="NOT RUN: kills in a row take minutes; set PENSTOCK_LONG=1")
-def test_killed_again_and_again_there_is_one_of_each(killers: Killers, finished: Ready) -> None:
+def test_killed_again_and_again_there_is_one_of_each(
+    killers: Killers[Case], finished: Ready
+) -> None:
     boundaries = Boundaries.of(killers, finished, "once", "--json")
 
     def kill(seed: int) -> None:
@@ -790,7 +805,7 @@ def test_killed_again_and_again_there_is_one_of_each(killers: Killers, finished:
 
 
 def test_how_many_were_killed(
-    killers: Killers, record_property: Callable[[str, object], None]
+    killers: Killers[Case], record_property: Callable[[str, object], None]
 ) -> None:
     """Runs last, and says it; a part that ran by itself has killed fewer."""
     for kind, count in sorted(killers.kills.items()):
@@ -802,4 +817,6 @@ def test_how_many_were_killed(
 
 
 if __name__ == "__main__":
+    # What the parser's process would cost to start, no case here needs: nothing is read.
+    sys.executable = shutil.which("true") or sys.executable
     nurse(sys.argv[1])

@@ -12,8 +12,6 @@ that read feeds and pages.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import os
 import random
@@ -26,15 +24,12 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +59,12 @@ from tests.test_publishing_kills import (
     Death,
     Ended,
     Fatal,
+    Killers,
     Moment,
     Nursery,
     Ready,
     SharedClock,
-    live,
+    nurse,
     written,
 )
 
@@ -77,7 +73,6 @@ PATIENCE_S = 60.0
 # in another one.
 LIFE_S = 4.0
 ROUNDS_MAX = 10
-AT_A_TIME = 3
 APPROVED_SEEDS, SLOT_SEEDS, COMMANDS = 4, 8, 6
 # Fewer would mean that most of the program was not there to be killed.
 FLOORS = {"publishing": 25, "a run": 15, "the command": 6}
@@ -487,46 +482,6 @@ def text(at: datetime) -> str:
 # Killed, and started again
 
 
-def nurse(library: str) -> None:
-    """Fork lives of the daemon and bury them, as told line by line; strangers' bytes are parsed."""
-    from daemon.cli import run
-
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    faults = ctypes.CDLL(library)
-    faults.faults_doom.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int]
-    for line in sys.stdin:
-        word, told = json.loads(line)
-        if word == "rehearse":
-            # What a life imports, and compiles for the database, is there when it is forked.
-            for name in ("run", "once", "reconcile"):
-                import_module(f"daemon.cli.{name}")
-            faults.faults_hurry(str(Path(told["home"]) / "clock").encode())
-            answer = run([*told["args"], "--env-file", str(Path(told["home"]) / "env")])
-            assert threading.active_count() == 1, "a fork would lose a thread"
-            gc.freeze()
-        elif word == "fork":
-            answer = os.fork()
-            if not answer:
-                live(faults, told, run)
-        else:
-            answer = os.waitstatus_to_exitcode(os.waitpid(told, 0)[1])
-        print(answer, file=answers, flush=True)
-
-
-class Cradle(Nursery):
-    """Where lives are forked in which feeds and pages are read."""
-
-    def __init__(self, library: Path) -> None:
-        self._lock = threading.Lock()
-        env = {"PATH": os.environ["PATH"], "LD_PRELOAD": str(library)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.test_run_trouble", str(library)],
-            cwd=Path(__file__).parents[1], env=env, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-
-
 class Served(Case):
     """A state, platforms, a site and a provider, and lives of `penstock run` in between."""
 
@@ -631,44 +586,8 @@ SELECT (SELECT count(*) FROM run WHERE outcome = 'published'),
 OPEN_HOLDS = "SELECT name FROM account WHERE debits_pending_micro > 0"
 
 
-class Killers:
-    """Threads that kill, and a count of what died."""
-
-    def __init__(self, library: Path, folder: Path, kills: Counter[str]) -> None:
-        self._folder, self._nursery, self._kills = folder, Cradle(library), kills
-        self._lock = threading.Lock()
-        self._number = 0
-
-    @contextmanager
-    def case(self, ready: Ready) -> Iterator[Served]:
-        with self._lock:
-            self._number += 1
-            home = self._folder / f"{self._number}"
-        with ExitStack() as servers:
-            yield Served(ready, home, self._nursery, servers)
-        shutil.rmtree(home)
-
-    def rehearse(self, ready: Ready) -> None:
-        with self.case(ready) as case:
-            assert self._nursery.rehearse(case.home, ["once", "--json"]) == 0
-
-    def each(self, act: Callable[[int], None], seeds: range) -> None:
-        """Do it for each seed, some at a time; the first failure is told with its seed."""
-
-        def told(seed: int) -> None:
-            try:
-                act(seed)
-            except BaseException as error:
-                error.add_note(f"the seed: {seed}")
-                raise
-
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            try:
-                for _ in pool.map(told, seeds):
-                    pass
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+class ServedKillers(Killers[Served]):
+    """They end a life where they are told to, or draw lots."""
 
     def kill(
         self,
@@ -687,12 +606,7 @@ class Killers:
             moment = rng.choice(moments[:: 1 if at == "write" else 2])
             death = Death(at, rng.randrange(1, count + 1), moment)
         after_s = rng.uniform(0, length.seconds) if death is None else None
-        killed = case.serve(death, after_s).killed
-        with self._lock:
-            self._kills[f"{kind}, by {at}"] += killed
-
-    def close(self) -> None:
-        self._nursery.close()
+        self.count(f"{kind}, by {at}", case.serve(death, after_s).killed)
 
 
 @dataclass(frozen=True)
@@ -704,7 +618,7 @@ class Length:
     asked: int
 
     @classmethod
-    def of(cls, killers: Killers, ready: Ready) -> Length:
+    def of(cls, killers: ServedKillers, ready: Ready) -> Length:
         with killers.case(ready) as case:
             began = time.monotonic()
             ended = case.serve()
@@ -725,13 +639,11 @@ def killers(
     approved: Ready,
     kills: Counter[str],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Killers]:
-    made = Killers(library, tmp_path_factory.mktemp("cases").resolve(), kills)
-    try:
-        made.rehearse(approved)
+) -> Iterator[ServedKillers]:
+    folder, nursery = tmp_path_factory.mktemp("cases").resolve(), Nursery(library, __name__)
+    with closing(ServedKillers(folder, nursery, Served, kills)) as made:
+        made.rehearse(approved, "once --json")
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -744,7 +656,9 @@ def empty(approved: Ready, tmp_path_factory: pytest.TempPathFactory) -> Ready:
     return replace(approved, home=home, run="", settings=settings, publishers="outbox,devto")
 
 
-def test_killed_while_it_publishes_there_is_one_of_each(killers: Killers, approved: Ready) -> None:
+def test_killed_while_it_publishes_there_is_one_of_each(
+    killers: ServedKillers, approved: Ready
+) -> None:
     length = Length.of(killers, approved)
     asked = [
         Death("request", number, moment)
@@ -770,7 +684,7 @@ def test_killed_while_it_publishes_there_is_one_of_each(killers: Killers, approv
 
 
 def test_killed_in_a_run_its_slot_is_used_once_and_all_is_booked(
-    killers: Killers, empty: Ready
+    killers: ServedKillers, empty: Ready
 ) -> None:
     length = Length.of(killers, empty)
 
@@ -835,4 +749,4 @@ def test_how_many_were_killed(
 
 
 if __name__ == "__main__":
-    nurse(sys.argv[1])
+    nurse(sys.argv[1], "daemon.cli.run", "daemon.cli.reconcile")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import re
@@ -39,7 +38,7 @@ from daemon.sources.pages import PageReader
 from daemon.sources.search import Search
 from ledger import audit
 from ledger.database import Database, sqlite_path
-from ledger.errors import BooksWrong, StorageError, StorageFull, StorageReadOnly
+from ledger.errors import BooksWrong, storage_error
 from publishers.outbox import Outbox
 from publishers.plugin import Surroundings
 from publishers.port import Publisher
@@ -141,15 +140,6 @@ def _stripe(settings: Settings, world: World) -> RevenueSource | None:
 REVENUE: tuple[Callable[[Settings, World], RevenueSource | None], ...] = (_stripe,)
 
 
-_FOLDER_ERRORS: Mapping[int, type[StorageError]] = {
-    errno.EROFS: StorageReadOnly,
-    errno.EACCES: StorageReadOnly,
-    errno.EPERM: StorageReadOnly,
-    errno.ENOSPC: StorageFull,
-    errno.EDQUOT: StorageFull,
-}
-
-
 @contextmanager
 def opened_database(location: Location) -> Iterator[Database]:
     """
@@ -209,7 +199,7 @@ def _folder_told(location: Location) -> Iterator[None]:
         said = f"{error.filename} cannot be a folder ({error.strerror}); name another place"
         raise SettingsError([Problem(name, said)]) from error
     except OSError as error:
-        kind = _FOLDER_ERRORS.get(error.errno or 0)
+        kind = storage_error(error)
         if kind is None:
             raise
         raise kind(f"{error.filename}: {error.strerror}") from error

@@ -24,10 +24,10 @@ from daemon.inference import attempts
 from daemon.inference.asking import Asker
 from daemon.inference.ladder import Role, Rung, Tier
 from daemon.journal import RunOutcome, RunState
-from daemon.newsroom import Failed, Newsroom, StepDown
+from daemon.newsroom import Newsroom, StepDown
 from daemon.press import Parked, Press
 from daemon.progress import Progress
-from daemon.reading import Abstain
+from daemon.reading import Abstain, Failed
 from daemon.settings import Settings
 from daemon.sources import archive
 from daemon.steps import Steps

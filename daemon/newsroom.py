@@ -35,7 +35,7 @@ from daemon.inference import attempts
 from daemon.inference.asking import NoAnswer, Question
 from daemon.inference.ladder import Ladder, Role, Rung, Tier
 from daemon.journal import ClaimRecord, StepState
-from daemon.reading import Abstain, Reading, Unread
+from daemon.reading import Abstain, Failed, Reading
 from daemon.sources import archive
 from daemon.sources.published import Earlier
 from daemon.sources.text import sentences
@@ -53,10 +53,6 @@ SCORE_MIN = 6
 
 class StepDown(Exception):
     """No model is left before drafting, and the ladder ends in a digest."""
-
-
-class Failed(Exception):
-    """The run cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +77,7 @@ class Newsroom:
             return passed
         locations = await self.reading.poll(steps)
         await self.reading.choose(steps, locations, topic)
-        try:
-            evidence = await self.reading.read(steps, topic)
-        except Unread as reason:
-            raise Failed(str(reason)) from None
+        evidence = await self.reading.read(steps, topic)
         plan, _ = await asyncio.gather(
             self._planned(steps, evidence, topic),
             # The desk's parser takes a while to load, and the model takes longer to answer.

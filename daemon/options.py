@@ -22,6 +22,7 @@ from daemon.inference.prices import parse_prices
 from ledger.money import AmountError, MicroCredits
 from publishers.port import METRICS
 
+TZDATA_REMEDY = "install tzdata: `pip install tzdata`, or your distribution's package"
 RATES_DEFAULT = (
     "devto.view=0.0002,devto.reaction=0.005,devto.comment=0.01,bluesky.like=0.002,"
     "bluesky.repost=0.005,bluesky.reply=0.005,bluesky.quote=0.005"
@@ -96,8 +97,7 @@ def _zone(value: str) -> ZoneInfo:
         return ZoneInfo(value)
     except (KeyError, ValueError, OSError):
         if not available_timezones():
-            remedy = "install tzdata: `pip install tzdata`, or your distribution's package"
-            raise ValueError(f"this machine has no time zone data; {remedy}") from None
+            raise ValueError(f"this machine has no time zone data; {TZDATA_REMEDY}") from None
         raise ValueError("an IANA time zone such as Europe/Berlin is needed") from None
 
 

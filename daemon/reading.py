@@ -54,8 +54,8 @@ class Abstain(Exception):
     """There is nothing fit to publish; the message says why."""
 
 
-class Unread(Exception):
-    """Nothing could be reached, and another time it may be; the message says what."""
+class Failed(Exception):
+    """The run cannot go on; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class Reading:
 
         Raises:
             Abstain: none of it can be read.
-            Unread: none of it could be reached. The third time, an entry is to blame itself.
+            Failed: none of it could be reached. The third time, an entry is to blame itself.
         """
         with self.books.read() as tx:
             entries = {row.url: row for row in archive.used(tx, steps.run)}
@@ -211,7 +211,7 @@ class Reading:
         if not evidence:
             reason = f"none of the chosen pages could be read: {'; '.join(output['problems'])}"
             if output.get("passing") and self._in_vain(order) < IN_VAIN_MAX:
-                raise Unread(reason)
+                raise Failed(reason)
             raise Abstain(reason)
         return evidence
 

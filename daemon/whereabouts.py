@@ -13,7 +13,6 @@ from daemon.sources import published
 from publishers.port import Announcing, Publisher
 
 OUTBOX = "outbox"
-# Not over: it may still get there, or be there already.
 
 
 def announces(publisher: Publisher) -> bool:

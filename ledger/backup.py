@@ -7,7 +7,6 @@ at the end. Whatever goes wrong before, the backup that was there stays as it wa
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
@@ -32,6 +31,7 @@ from ledger.errors import (
     StorageForeign,
     StorageFull,
     UnsoundBackup,
+    storage_error,
 )
 
 # One name for each folder: what a killed backup leaves behind is used up by the next.
@@ -97,10 +97,8 @@ def _told(path: Path) -> Iterator[None]:
             except sqlite3.Error as error:
                 raise DBAPIError("backup", None, error) from error
     except OSError as error:
-        message = f"{path}: {error.strerror}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(message) from error
-        raise BadBackup(message) from error
+        kind = StorageFull if storage_error(error) is StorageFull else BadBackup
+        raise kind(f"{path}: {error.strerror}") from error
 
 
 def _target(name: str, at: datetime) -> Path:

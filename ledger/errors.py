@@ -27,7 +27,8 @@ What the books can refuse, grouped by what the caller does next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Mapping, Sequence
 
 from ledger.money import MicroCredits
 
@@ -158,3 +159,17 @@ class SchemaTooOld(StorageError):
     """An earlier version of Penstock wrote this database, or none has yet."""
 
     remedy = "run `penstock init` (or `once`) as the owner of the state directory"
+
+
+_OF_SYSTEM: Mapping[int, type[StorageError]] = {
+    errno.EROFS: StorageReadOnly,
+    errno.EACCES: StorageReadOnly,
+    errno.EPERM: StorageReadOnly,
+    errno.ENOSPC: StorageFull,
+    errno.EDQUOT: StorageFull,
+}
+
+
+def storage_error(error: OSError) -> type[StorageError] | None:
+    """Which of ours an error of the system's is; None where it says nothing about the storage."""
+    return _OF_SYSTEM.get(error.errno or 0)

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from daemon import __version__
 from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, warn
 from daemon.doctor.patient import Patient
+from daemon.options import TZDATA_REMEDY
 
 PYTHON_MIN = (3, 11)
 # STRICT tables; RETURNING is older.
@@ -55,8 +56,7 @@ def time_zones(patient: Patient) -> Findings:
     try:
         ZoneInfo("Europe/Berlin")
     except (KeyError, OSError):
-        remedy = "install tzdata: `pip install tzdata`, or your distribution's package"
-        return [fail("time_zones", "there are no time zone data", remedy)]
+        return [fail("time_zones", "there are no time zone data", TZDATA_REMEDY)]
     zone = patient.settings.zone.key if patient.settings else "UTC"
     there = f"{patient.at.astimezone(ZoneInfo(zone)):%H:%M}"
     return [ok("time_zones", f"{known} zones; in {zone} it is {there}")]

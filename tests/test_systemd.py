@@ -81,6 +81,15 @@ Path(os.environ["STATE_DIRECTORY"], "found").write_text(json.dumps(found))
 # What can be said of the files alone
 
 
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `install-service` put the unit of one publication and that of several."""
+    root = tmp_path_factory.mktemp("root")
+    for name in ("", "blog"):
+        installed(root, name)
+    return root / "etc/systemd/system"
+
+
 @pytest.fixture
 def analyze() -> Callable[..., subprocess.CompletedProcess[str]]:
     if shutil.which("systemd-analyze") is None:
@@ -95,9 +104,10 @@ def analyze() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def test_systemd_has_nothing_to_say_against_the_units(
-    analyze: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    analyze: Callable[..., subprocess.CompletedProcess[str]], units: Path, tmp_path: Path
 ) -> None:
-    for unit in (*UNITS.glob("*.service"), *UNITS.glob("*.timer")):
+    shipped = (*UNITS.glob("*.service"), *UNITS.glob("*.timer"))
+    for unit in (*shipped, *(units / name for name in SERVICES)):
         (tmp_path / unit.name).write_text(unit.read_text().replace(SHIPPED, "/bin/true"))
     for unit in sorted(tmp_path.iterdir()):
         said = analyze("verify", str(unit).replace("@.", "@blog."))
@@ -107,27 +117,25 @@ def test_systemd_has_nothing_to_say_against_the_units(
 
 @pytest.mark.parametrize("unit", SERVICES)
 def test_the_service_is_exposed_to_little(
-    analyze: Callable[..., subprocess.CompletedProcess[str]], unit: str
+    analyze: Callable[..., subprocess.CompletedProcess[str]], units: Path, unit: str
 ) -> None:
-    said = analyze("security", "--offline=true", str(UNITS / unit))
+    said = analyze("security", "--offline=true", str(units / unit))
     score = re.search(r"exposure level for \S+: ([\d.]+)", said.stdout)
     assert score is not None, said
     assert float(score[1]) <= EXPOSURE_MAX, said.stdout
 
 
-def test_one_publication_and_one_of_several_differ_only_in_their_names() -> None:
-    one, several = (
-        [line for line in (UNITS / name).read_text().splitlines() if not line.startswith("#")]
-        for name in SERVICES
-    )
-    renamed = [
-        line.replace("daemon: %i", "daemon")
-        .replace("penstock.%i.", "penstock.")
-        .replace("penstock-%i", "penstock")
-        .replace("%i", "penstock")
-        for line in several
-    ]
-    assert renamed == one
+def test_the_timers_never_ring_together(
+    analyze: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Where collecting had the lock first, a run would end with 7 and its slot be lost."""
+    minutes = []
+    for name in ("once", "collect"):
+        timer = (UNITS / f"penstock-{name}.timer").read_text()
+        (rings,) = re.findall(r"^OnCalendar=(.+)$", timer, re.MULTILINE)
+        said = analyze("calendar", "--iterations=8", rings).stdout
+        minutes.append(set(re.findall(r"\d\d:(\d\d):00 UTC", said)))
+    assert minutes == [{"00"}, {"15", "45"}]
 
 
 def test_every_key_with_a_setting_of_its_own_can_be_a_credential() -> None:
@@ -167,7 +175,22 @@ def test_a_further_publication_has_its_own_settings_and_state(tmp_path: Path) ->
     assert "systemctl enable --now penstock@blog" in found["next"]
     settings = tmp_path / "etc/penstock/blog.env"
     assert "\nPENSTOCK_STATE_DIR=/var/lib/penstock-blog\n" in settings.read_text()
-    assert (tmp_path / "etc/systemd/system/penstock@.service").is_file()
+    assert {"/etc/systemd/system/penstock@.service", "/etc/penstock/blog.env"} <= {
+        file["path"] for file in found["files"]
+    }
+
+
+def test_nothing_of_one_publication_is_another_s(units: Path) -> None:
+    """What names its settings, its state or its keys says whose they are."""
+    one, several = ((units / name).read_text().splitlines() for name in SERVICES)
+    changed = [
+        of_several for line, of_several in zip(one, several, strict=True) if line != of_several
+    ]
+    keys = [line for line in one if line.startswith("LoadCredential=")]
+    assert len(changed) == len(keys) + 4
+    assert all("%i" in line for line in changed)
+    own = re.compile(r"penstock\.env|^StateDirectory=penstock$|:penstock\.(?!%i\.)")
+    assert not any(own.search(line) for line in several)
 
 
 def test_nothing_is_written_where_one_only_looks(tmp_path: Path) -> None:

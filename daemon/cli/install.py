@@ -17,8 +17,15 @@ from daemon.cli.context import Context, UsageError
 from daemon.cli.exits import Exit
 
 USER = "penstock"
-# What the units carry until they are installed.
+# What the unit carries until it is installed.
 _PROGRAM = "/opt/penstock/bin/penstock"
+# What is of a publication's own where there are several: settings, state, keys, its name.
+_OF_SEVERAL = (
+    ("/etc/penstock/penstock.env", "/etc/penstock/%i.env"),
+    ("StateDirectory=penstock\n", "StateDirectory=penstock-%i\n"),
+    (":penstock.", ":penstock.%i."),
+    ("content daemon\n", "content daemon: %i\n"),
+)
 # ProtectHome= and PrivateTmp= put something empty there.
 _UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is written there
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
@@ -69,7 +76,9 @@ def run(args: Namespace) -> int:
 def _files(program: Path, env_file: Path, name: str | None) -> Iterator[_File]:
     shipped = _shipped()
     unit = "penstock.service" if name is None else "penstock@.service"
-    text = (shipped / unit).read_text(encoding="utf-8")
+    text = (shipped / "penstock.service").read_text(encoding="utf-8")
+    for of_one, of_several in _OF_SEVERAL if name else ():
+        text = text.replace(of_one, of_several)
     yield _File(Path("/etc/systemd/system") / unit, text.replace(_PROGRAM, str(program)), 0o644)
     user = (shipped / "penstock.sysusers").read_text(encoding="utf-8")
     yield _File(Path("/etc/sysusers.d/penstock.conf"), user, 0o644)

@@ -66,8 +66,8 @@ LONG = os.environ.get("PENSTOCK_LONG") == "1"
 PATIENCE_S = 60.0
 # What is left to do is done in this many rounds of `once` and `reconcile`, an hour between them.
 ROUNDS_MAX = 6
-# Of the cases in which a life is ended again and again.
-SEEDS = 600
+# Of the cases in which a life is ended again and again, at moments drawn by chance.
+SEEDS = 600 if LONG else 75
 EVERYWHERE = "outbox,devto,bluesky"
 # Fewer would mean that most of the program was not there to be killed.
 FLOORS = {
@@ -83,7 +83,7 @@ FLOORS = {
     "withdraw, at a request": 4,
     "collect, at a file": 12,
     "collect, at a request": 6,
-    "again and again": 600,
+    "again and again": 2 * SEEDS,
 }
 AT_A_TIME = 3
 ACCOUNT = BlueskyDouble()
@@ -776,7 +776,6 @@ def lived(case: Case, rng: random.Random, boundaries: Boundaries, *args: str) ->
     return case.live(*args, death=death).killed
 
 
-@pytest.mark.skipif(not LONG, reason="NOT RUN: kills in a row take minutes; set PENSTOCK_LONG=1")
 def test_killed_again_and_again_there_is_one_of_each(
     killers: Killers[Case], finished: Ready
 ) -> None:

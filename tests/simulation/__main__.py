@@ -43,7 +43,11 @@ def main() -> int:
             args.log.write_text("".join(f"{line}\n" for line in told.log))
         print(f"{told.plan.command}: {told.tally}, log {told.checksum:08x}", flush=True)
         failed += bool(told.violations)
-        _tell(told, replaying=args.faults is not None)
+        for violation in told.violations:
+            print(f"VIOLATION {violation}", flush=True)
+        if told.violations and args.faults is None and args.minimise:
+            small = smallest(told, seconds_max=args.minimise)
+            print(f"REPLAY {small.command}", flush=True)
     took_s = time.monotonic() - began
     years = whole.days / DAYS_OF_YEAR
     rates = f"{years / took_s:.4f} years, {whole.faults / took_s:.1f} faults a second"
@@ -59,6 +63,10 @@ def _asked() -> argparse.Namespace:
     asked.add_argument("--days", type=int, default=DAYS_OF_YEAR)
     asked.add_argument("--jobs", type=int, default=1, help="histories side by side")
     asked.add_argument("--faults", help="only these, by number; `none` for none")
+    asked.add_argument(
+        "--minimise", type=float, default=600, metavar="SECONDS",
+        help="how long a failing plan is made smaller; 0 for not at all",
+    )  # fmt: skip
     asked.add_argument("--log", type=Path, help="where what happened is written")
     return asked.parse_args()
 
@@ -67,13 +75,6 @@ def _side_by_side(plans: list[Plan], jobs: int) -> Iterator[Told]:
     # A history limits the size of files for its whole process, so each has one of its own.
     with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
         yield from pool.map(lived, plans)
-
-
-def _tell(told: Told, *, replaying: bool) -> None:
-    for violation in told.violations:
-        print(f"VIOLATION {violation}", flush=True)
-    if told.violations and not replaying:
-        print(f"REPLAY {smallest(told).command}", flush=True)
 
 
 def _sum(one: Tally, other: Tally) -> Tally:

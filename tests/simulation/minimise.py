@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 
 from tests.simulation.history import Told, lived
@@ -16,10 +17,14 @@ def kinds(violations: Sequence[str]) -> frozenset[str]:
     return frozenset(re.sub(r"[^a-zA-Z ]+\S*|\br1\w+", "", line)[:60] for line in violations)
 
 
-def smallest(told: Told) -> Plan:
-    """The smallest plan that was found to fail as this history did."""
-    wanted = kinds(told.violations)
-    return minimised(told.plan, lambda plan: not wanted.isdisjoint(kinds(lived(plan).violations)))
+def smallest(told: Told, *, seconds_max: float) -> Plan:
+    """The smallest plan that was found to fail as this history did, in so much time."""
+    wanted, until = kinds(told.violations), time.monotonic() + seconds_max
+
+    def fails(plan: Plan) -> bool:
+        return time.monotonic() < until and not wanted.isdisjoint(kinds(lived(plan).violations))
+
+    return minimised(told.plan, fails)
 
 
 def minimised(plan: Plan, fails: Fails, *, tries_max: int = 150) -> Plan:

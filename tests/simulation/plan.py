@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 DAY_S = 86_400
 # From one fault to the next, evenly between nothing and twice this: more than one an hour.
-GAP_S = 3_000
+GAP_S = 3_300
 # A hold that was made while the clock was ahead is due for expiry so much later.
 CLOCKS_WRONG_S = (2, 400, 3_700, 90_000)
 CLOCK_WRONG_MAX_S = max(CLOCKS_WRONG_S)
@@ -176,8 +176,10 @@ def _schedule(chance: random.Random) -> dict[str, str]:
             ("0 9 * * *", "0 9 * * mon,wed,fri", "0 9 * * mon,wed,fri", "30 2 * * tue,sun",
              "0 6,18 * * sat")
         ),
-        "PENSTOCK_COLLECT_CRON": chance.choice(("15 * * * *", "20 */3 * * *", "20 */6 * * *")),
-        "PENSTOCK_FEED_CRON": chance.choice(("7 */2 * * *", "7 */4 * * *")),
+        "PENSTOCK_COLLECT_CRON": chance.choice(
+            ("15 * * * *", "20 */3 * * *", "20 */6 * * *", "20 */6 * * *")
+        ),
+        "PENSTOCK_FEED_CRON": chance.choice(("7 */4 * * *", "7 */8 * * *")),
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tests.cli_helpers import EXAMPLE_FEEDS, PENSTOCK
 
+STARTING_S = 8
 NEVER = "0 4 1 1 *"
 QUIET = {
     "PENSTOCK_FEEDS": str(EXAMPLE_FEEDS / "millrace.xml"), "PENSTOCK_FRESH_DAYS": "36500",
@@ -48,9 +49,7 @@ def main() -> None:
     print(measured("and Bluesky", [sys.executable, "-c", WITH_SDK], bluesky, seconds))
 
 
-def measured(
-    name: str, command: Sequence[str], settings: Mapping[str, str], seconds: int, first: float = 8
-) -> str:
+def measured(name: str, command: Sequence[str], settings: Mapping[str, str], seconds: int) -> str:
     """A line of the table."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, 2) as listener:
         listener.bind(f"\0penstock-idle-{os.getpid()}-{name}")
@@ -61,7 +60,7 @@ def measured(
         }  # fmt: skip
         process = subprocess.Popen([*command, "run"], env=env, stderr=subprocess.DEVNULL)
         try:
-            time.sleep(first)
+            time.sleep(STARTING_S)
             before = _computed_ms(process.pid), _woken(process.pid)
             time.sleep(seconds)
             computed = (_computed_ms(process.pid) - before[0]) * 60 / seconds

@@ -8,17 +8,16 @@ at least once: a row is told again when a process dies between the request and t
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import httpx
-from sqlalchemy import Connection, Row, Text, select
+from sqlalchemy import Connection, Row, Text, bindparam, select
 from sqlmodel import Field, SQLModel
 
+from daemon import tls
 from daemon.books import Books
 from daemon.clock import Clock
 from ledger.types import Timestamp, to_text
@@ -70,6 +69,12 @@ class Alert(SQLModel, table=True):
 
 
 _alert = SQLModel.metadata.tables["alert"]
+_UNTOLD = (
+    select(_alert)
+    .where(_alert.c.told_at.is_(None) | _alert.c.cleared_at.is_not(None))
+    .order_by(_alert.c.raised_at)
+)
+_BY_KEY = select(_alert).where(_alert.c.key == bindparam("key"))
 
 
 def sound(
@@ -82,7 +87,7 @@ def sound(
         about: with the kind, what it is about, such as a destination's name.
     """
     key = f"{kind}:{about}"
-    known = tx.execute(select(_alert).where(_alert.c.key == key)).one_or_none()
+    known = tx.execute(_BY_KEY, {"key": key}).one_or_none()
     if known is not None and known.cleared_at is None:
         tx.execute(_alert.update().where(_alert.c.key == key).values(message=message))
         return
@@ -93,9 +98,15 @@ def sound(
 
 def clear(tx: Connection, kind: Kind, about: str, *, at: datetime) -> None:
     """It has passed. What nobody was told of is forgotten, the rest gets its all-clear."""
-    mine = (_alert.c.key == f"{kind}:{about}") & _alert.c.cleared_at.is_(None)
-    tx.execute(_alert.delete().where(mine, _alert.c.told_at.is_(None)))
-    tx.execute(_alert.update().where(mine).values(cleared_at=at))
+    key = f"{kind}:{about}"
+    known = tx.execute(_BY_KEY, {"key": key}).one_or_none()
+    if known is None or known.cleared_at is not None:
+        return
+    mine = _alert.c.key == key
+    if known.told_at is None:
+        tx.execute(_alert.delete().where(mine))
+    else:
+        tx.execute(_alert.update().where(mine).values(cleared_at=at))
 
 
 def level(
@@ -130,22 +141,26 @@ def _is_old(row: Row[Any], at: datetime) -> bool:
     return Kind(row.kind).of_event and bool(row.raised_at + EVENT_STANDS <= at)
 
 
+def let_in(tx: Connection, asked: Collection[str], *, at: datetime) -> None:
+    """
+    Clear what bars nobody any more, since the operator has it asked no more.
+
+    Args:
+        asked: names of destinations and sources, such as `devto` and `revenue:stripe`; what is
+            about `devto:readers` belongs to the first.
+    """
+    barred = (_alert.c.kind == Kind.BARRED) & _alert.c.cleared_at.is_(None)
+    for key in tx.execute(select(_alert.c.key).where(barred)).scalars().all():
+        about = key.removeprefix(f"{Kind.BARRED}:")
+        if not any(about == name or about.startswith(f"{name}:") for name in asked):
+            clear(tx, Kind.BARRED, about, at=at)
+
+
 def prune(tx: Connection, at: datetime) -> None:
     """Forget the events that are news no more."""
     events = [kind for kind in Kind if kind.of_event]
     old = _alert.c.raised_at <= at - EVENT_STANDS
     tx.execute(_alert.delete().where(_alert.c.kind.in_(events), old))
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What the webhook is told: that something is the case, or that it has passed."""
-
-    kind: Kind
-    message: str
-    at: datetime
-    cleared: bool
-    run: str | None = None
 
 
 class Webhook:
@@ -162,17 +177,10 @@ class Webhook:
         url: str,
         *,
         timeout_s: float,
-        tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            verify=True if tls is None else tls,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=timeout_s,
-        )
+        self._client = tls.client(transport, {}, timeout=timeout_s)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -183,21 +191,12 @@ class Webhook:
         Tell what is not told yet. Returns why it could not be, if so: the next call tries again.
         """
         with books.read() as tx:
-            rows = tx.execute(
-                select(_alert)
-                .where(_alert.c.told_at.is_(None) | _alert.c.cleared_at.is_not(None))
-                .order_by(_alert.c.raised_at)
-            ).all()
+            rows = tx.execute(_UNTOLD).all()
         for row in rows:
             cleared = row.cleared_at is not None
-            news = News(
-                Kind(row.kind),
-                f"all clear: {row.message}" if cleared else row.message,
-                row.cleared_at if cleared else row.raised_at,
-                cleared=cleared,
-                run=row.run,
-            )
-            if trouble := await self.send(news):
+            message = f"all clear: {row.message}" if cleared else row.message
+            at = row.cleared_at if cleared else row.raised_at
+            if trouble := await self.send(row.kind, message, at, cleared=cleared, run=row.run):
                 return trouble
             async with books.write() as tx:
                 same = (_alert.c.key == row.key) & (_alert.c.raised_at == row.raised_at)
@@ -207,15 +206,13 @@ class Webhook:
                     tx.execute(_alert.update().where(same).values(told_at=clock.now()))
         return None
 
-    async def send(self, news: News) -> str | None:
+    async def send(
+        self, kind: str, message: str, at: datetime, *, cleared: bool, run: str | None = None
+    ) -> str | None:
         """One request. Returns why it was not taken, if so."""
         document = {
-            "kind": news.kind,
-            "message": news.message,
-            "run": news.run,
-            "at": to_text(news.at),
-            "cleared": news.cleared,
-        }
+            "kind": kind, "message": message, "run": run, "at": to_text(at), "cleared": cleared,
+        }  # fmt: skip
         try:
             answer = await self._client.post(self._url, json=document)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -42,6 +42,9 @@ from ledger.errors import BooksWrong, storage_error
 from publishers.outbox import Outbox
 from publishers.plugin import Surroundings
 from publishers.port import Publisher
+
+if TYPE_CHECKING:
+    from publishers.bluesky.session import SessionFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +104,26 @@ def _bluesky(wiring: Wiring) -> Publisher:
         handle=account.handle,
         app_password=account.app_password.reveal(),
         service=account.url,
-        session_file=wiring.settings.location.state_dir / "bluesky-session.json",
+        session_file=session_file(wiring.settings.location),
         clock=wiring.world.clock,
+        timeout_s=wiring.settings.fetch.timeout_s,
         tls=tls.context(),
         transport=wiring.world.platforms,
     )
+
+
+def session_file(location: Location) -> Path:
+    """Where the session at Bluesky is kept."""
+    return location.state_dir / "bluesky-session.json"
+
+
+def bluesky_session(settings: Settings) -> SessionFile:
+    """The file with it, as the destination reads it."""
+    from publishers.bluesky.session import SessionFile
+
+    account = settings.publishing.bluesky
+    path = session_file(settings.location)
+    return SessionFile(path, service=account.url, identifier=account.handle)
 
 
 # A new destination of ours is one file in `publishers` and one line here; another distribution
@@ -122,7 +140,8 @@ def _outbox(settings: Settings) -> Outbox:
     return Outbox(chosen.outbox_dir, site_url=chosen.site_url, title=settings.brief.publication)
 
 
-def _stripe(settings: Settings, world: World) -> RevenueSource | None:
+def stripe(settings: Settings, world: World) -> RevenueSource | None:
+    """What comes in at Stripe; None without a key."""
     if not settings.earning.stripe_key:
         return None
     from daemon.revenue.stripe import Stripe
@@ -131,13 +150,12 @@ def _stripe(settings: Settings, world: World) -> RevenueSource | None:
         settings.earning.stripe_key,
         url=settings.earning.stripe_url,
         timeout_s=settings.fetch.timeout_s,
-        tls=tls.context(),
         transport=world.platforms,
     )
 
 
 # A new source of money is one file in `daemon/revenue` and one line here (docs/revenue.md).
-REVENUE: tuple[Callable[[Settings, World], RevenueSource | None], ...] = (_stripe,)
+REVENUE: tuple[Callable[[Settings, World], RevenueSource | None], ...] = (stripe,)
 
 
 @contextmanager
@@ -218,7 +236,7 @@ class Parts:
     ) -> None:
         self._stack = stack
         self._world = world
-        self._progress = progress
+        self.progress = progress
         self.settings = settings
         self.clock = world.clock
         self.books = Books(database, world.clock)
@@ -236,7 +254,7 @@ class Parts:
         wiring = Wiring(self.settings, self._world, outbox)
         opened = []
         for name in chosen:
-            publisher = PUBLISHERS[name](wiring) if name in PUBLISHERS else _plugin(name, wiring)
+            publisher = PUBLISHERS[name](wiring) if name in PUBLISHERS else plugin(name, wiring)
             opened.append(publisher)
             if close := getattr(publisher, "close", None):
                 self._stack.push_async_callback(close)
@@ -254,7 +272,7 @@ class Parts:
             posts_per_day_max=settings.schedule.posts_per_day_max,
             zone=settings.zone,
             brief=settings.brief,
-            progress=self._progress,
+            progress=self.progress,
             gate=self.gate,
         )
 
@@ -290,7 +308,7 @@ class Parts:
         }
         for model in models.values():
             self._stack.push_async_callback(model.close)
-        search = _search(settings, world)
+        search = search_engine(settings, world)
         if search is not None:
             self._stack.push_async_callback(search.close)
         meter = Meter(
@@ -322,7 +340,7 @@ class Parts:
                 search=search,
             ),
             ladders=settings.ladders,
-            secrets=secrets(settings),
+            secrets=settings.secrets(),
         )
         return Cycle(
             books=books,
@@ -331,7 +349,7 @@ class Parts:
             asker=asker,
             newsroom=newsroom,
             press=self.press,
-            progress=self._progress,
+            progress=self.progress,
             chance=world.chance,
             gate=self.gate,
         )
@@ -354,7 +372,7 @@ class Parts:
             billing=billing,
             press=self.press,
             expiry=settings.hold_expiry,
-            progress=self._progress,
+            progress=self.progress,
         )
 
     @cached_property
@@ -378,15 +396,16 @@ class Parts:
         if self._webhook is None:
             return
         if trouble := await self._webhook.tell(self.books, self._world.clock):
-            self._progress.note("alerts", trouble)
+            self.progress.note("alerts", trouble)
 
-    async def tell_directly(self, kind: alerts.Kind, message: str, cleared: bool) -> None:
-        """Tell the operator's webhook of what cannot be written down."""
+    async def tell_directly(self, kind: alerts.Kind, message: str, *, cleared: bool) -> bool:
+        """Tell the operator's webhook of what cannot be written down; whether it heard."""
         if self._webhook is None:
-            return
-        news = alerts.News(kind, message, self._world.clock.now(), cleared=cleared)
-        if trouble := await self._webhook.send(news):
-            self._progress.note("alerts", trouble)
+            return False
+        trouble = await self._webhook.send(kind, message, self._world.clock.now(), cleared=cleared)
+        if trouble:
+            self.progress.note("alerts", trouble)
+        return trouble is None
 
     @cached_property
     def _webhook(self) -> alerts.Webhook | None:
@@ -396,7 +415,6 @@ class Parts:
         webhook = alerts.Webhook(
             url,
             timeout_s=self.settings.fetch.timeout_s,
-            tls=tls.context(),
             transport=self._world.alerts,
         )
         self._stack.push_async_callback(webhook.close)
@@ -418,19 +436,19 @@ async def opened_parts(
         await parts.tell()
 
 
-def _search(settings: Settings, world: World) -> Search | None:
+def search_engine(settings: Settings, world: World) -> Search | None:
+    """What research asks; None where the operator named none."""
     if not settings.search_url:
         return None
     return Search(
         settings.search_url,
         language=settings.brief.language,
         timeout_s=settings.fetch.timeout_s,
-        tls=tls.context(),
         transport=world.search,
     )
 
 
-def _plugin(name: str, wiring: Wiring) -> Publisher:
+def plugin(name: str, wiring: Wiring) -> Publisher:
     """A destination from another distribution, with a folder of its own."""
     settings = wiring.settings
     folder = settings.location.state_dir / "publishers" / name
@@ -446,23 +464,3 @@ def _plugin(name: str, wiring: Wiring) -> Publisher:
             settings=settings.publishing.plugins.get(name, {}),
         ),
     )
-
-
-def secrets(settings: Settings) -> list[str]:
-    """Everything that must never stand in an article."""
-    account = settings.publishing
-    found = [
-        *(endpoint.key.reveal() for endpoint in settings.endpoints.values()),
-        account.devto.key.reveal(),
-        account.bluesky.app_password.reveal(),
-        settings.earning.stripe_key.reveal(),
-        settings.alert_url.reveal(),
-        *(
-            value
-            for own in account.plugins.values()
-            for name, value in own.items()
-            # Which of a plug-in's settings are secret, it alone knows; its name tells most often.
-            if re.search(r"key|token|secret|password", name)
-        ),
-    ]
-    return [secret for secret in found if secret]

@@ -1,8 +1,8 @@
 """
-When each bell last rang: the slot that was claimed, so that no slot is used twice.
+When each bell last rang, and for which slot.
 
-A bell's row is made when the service first starts, so nothing from before is due. Claiming moves
-the row on in one statement, whoever else tries.
+A bell's row is made when the service first starts, so nothing from before is due. That no slot has
+two runs is not seen to here: a run's row names its slot, and no other may.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Bell(StrEnum):
 
 class BellRow(SQLModel, table=True):
     """
-    One bell, there since `hung_at`. `last` is the newest slot that was claimed or let go; `owed`
+    One bell, there since `hung_at`. `last` is the newest slot that was used or let go; `owed`
     the runs, and parts of one, that a thinned cadence has left to do.
     """
 
@@ -42,6 +42,8 @@ class BellRow(SQLModel, table=True):
 
 
 _bell = SQLModel.metadata.tables["bell"]
+# Built once, as wherever the service asks at each of its turns: building takes longer than asking.
+_LAST = select(_bell.c.name, _bell.c.last)
 
 
 def hang(tx: Connection, at: datetime) -> None:
@@ -53,15 +55,15 @@ def hang(tx: Connection, at: datetime) -> None:
 
 
 def last(tx: Connection) -> dict[Bell, datetime]:
-    """Of each bell the newest slot that was claimed or let go."""
-    rows = tx.execute(select(_bell.c.name, _bell.c.last))
+    """Of each bell the newest slot that was used or let go."""
+    rows = tx.execute(_LAST)
     return {Bell(row.name): row.last for row in rows}
 
 
-def claim(tx: Connection, bell: Bell, slot: datetime) -> bool:
-    """Whether the slot is ours: nobody has claimed it, or a later one."""
-    mine = (_bell.c.name == bell) & (_bell.c.last < slot)
-    return tx.execute(_bell.update().where(mine).values(last=slot)).rowcount == 1
+def ring(tx: Connection, bell: Bell, slot: datetime) -> None:
+    """The slot is used or let go; a later one stays."""
+    earlier = (_bell.c.name == bell) & (_bell.c.last < slot)
+    tx.execute(_bell.update().where(earlier).values(last=slot))
 
 
 def turn_back(tx: Connection, bell: Bell, at: datetime) -> None:

@@ -15,7 +15,8 @@ from ledger.errors import StorageBusy
 
 # As long as an operator's own command may keep the lock.
 WAIT_S = 10.0
-POLL_S = 0.02
+# Between two tries; twice as long each time.
+PAUSE_MIN_S, PAUSE_MAX_S = 0.005, 0.25
 
 
 class Books:
@@ -41,7 +42,7 @@ class Books:
         Raises:
             StorageBusy: another process held the lock for ten seconds.
         """
-        deadline = self._clock.monotonic() + WAIT_S
+        deadline, pause_s = self._clock.monotonic() + WAIT_S, PAUSE_MIN_S
         while True:
             transaction = self._database.write()
             try:
@@ -50,7 +51,8 @@ class Books:
             except StorageBusy:
                 if self._clock.monotonic() > deadline:
                     raise
-                await self._clock.sleep(POLL_S)
+                await self._clock.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
         try:
             yield tx
         except BaseException as error:

@@ -9,15 +9,20 @@ skips falls on the next instant that exists.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
+
+# A slot that went by longer ago than this is let go.
+OLDEST = timedelta(hours=24)
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -73,33 +78,18 @@ class Schedule:
         return count / days
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """The slot to use now, and how many before it went by unused."""
-
-    slot: datetime
-    missed: int
-
-
-def due(
-    schedule: Schedule, last: datetime, now: datetime, *, oldest: timedelta = timedelta(hours=24)
-) -> Due | None:
+def due(schedule: Schedule, last: datetime, now: datetime) -> datetime | None:
     """
-    What has fallen due since `last`: the newest slot, unless it is older than `oldest`.
+    What has fallen due since `last`: the newest slot, unless it is older than a day.
 
     Downtime is made up for by one slot, however many it had. A `last` in the future, as after a
     clock that was ahead, leaves nothing due.
     """
-    since = max(last, now - oldest)
+    since = max(last, now - OLDEST)
     following = schedule.next_slot(since)
     if following is None or following > now:
         return None
-    found, count = None, 0
-    for slot in schedule.slots(since):
-        if slot > now:
-            break
-        found, count = slot, count + 1
-    return None if found is None else Due(found, count - 1)
+    return deque(takewhile(lambda slot: slot <= now, schedule.slots(since)), maxlen=1)[0]
 
 
 def thinned(owed: float, cadence: float, slots_per_day: float) -> tuple[bool, float]:
@@ -130,28 +120,28 @@ def parse(expression: str, zone: ZoneInfo) -> Schedule:
         raise ValueError("five fields are needed: minute hour day month weekday")
     minute, hour, day, month, weekday = fields
     common = {
-        "minute": _values("minute", minute, 0, 59),
-        "hour": _values("hour", hour, 0, 23),
-        "month": _values("month", month, 1, 12, _MONTHS),
+        "minute": _listed(_values("minute", minute, 0, 59)),
+        "hour": _listed(_values("hour", hour, 0, 23)),
+        "month": _listed(_values("month", month, 1, 12, _MONTHS)),
     }
-    by_day = _values("day", day, 1, 31)
-    by_weekday = _values("weekday", weekday, 0, 7, _DAYS)
-    names = ",".join(sorted({_DAYS[int(value) % 7] for value in by_weekday.split(",")}))
+    by_day = _listed(_values("day", day, 1, 31))
+    # APScheduler's week begins on Monday.
+    by_weekday = _listed({(number - 1) % 7 for number in _values("weekday", weekday, 0, 7, _DAYS)})
     if day.startswith("*") or weekday.startswith("*"):
-        trigger: Any = CronTrigger(**common, day=by_day, day_of_week=names, timezone=UTC)
+        trigger: Any = CronTrigger(**common, day=by_day, day_of_week=by_weekday, timezone=UTC)
     else:
         # crontab(5): when both are restricted, either one is enough.
         trigger = OrTrigger(
             [
                 CronTrigger(**common, day=by_day, timezone=UTC),
-                CronTrigger(**common, day_of_week=names, timezone=UTC),
+                CronTrigger(**common, day_of_week=by_weekday, timezone=UTC),
             ]
         )
     return Schedule(expression, zone, trigger)
 
 
-def _values(field: str, text: str, low: int, high: int, names: tuple[str, ...] = ()) -> str:
-    """Spell a field out as a list of numbers, which every cron dialect agrees on."""
+def _values(field: str, text: str, low: int, high: int, names: tuple[str, ...] = ()) -> set[int]:
+    """The numbers that a field names, on which every cron dialect agrees."""
     numbers = {name: str(low + index) for index, name in enumerate(names)}
     chosen: set[int] = set()
     for item in text.split(","):
@@ -170,7 +160,16 @@ def _values(field: str, text: str, low: int, high: int, names: tuple[str, ...] =
         if not low <= int(start) <= int(end) <= high or int(step or 1) == 0:
             raise ValueError(f"the {field} {item!r} is outside {low} to {high}")
         chosen |= set(range(int(start), int(end) + 1, int(step or 1)))
-    return ",".join(str(value) for value in sorted(chosen))
+    return chosen
+
+
+def _listed(chosen: set[int]) -> str:
+    """Numbers as a cron list, with ranges: APScheduler tries one item after the other."""
+    first = [value for value in sorted(chosen) if value - 1 not in chosen]
+    last = [value for value in sorted(chosen) if value + 1 not in chosen]
+    return ",".join(
+        str(low) if low == high else f"{low}-{high}" for low, high in zip(first, last, strict=True)
+    )
 
 
 def _instant(wall: datetime, zone: ZoneInfo) -> datetime:

@@ -24,6 +24,7 @@ class Control(SQLModel, table=True):
 
 
 _control = SQLModel.metadata.tables["control"]
+_PAUSED = select(_control).where(_control.c.key == PAUSE)
 
 
 class Paused(Exception):
@@ -73,5 +74,5 @@ def resume(tx: Connection) -> None:
 
 def paused(tx: Connection) -> str | None:
     """The reason of the pause, or None when there is none."""
-    row = tx.execute(select(_control).where(_control.c.key == PAUSE)).one_or_none()
+    row = tx.execute(_PAUSED).one_or_none()
     return None if row is None else row.value or "no reason given"

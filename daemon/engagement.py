@@ -336,6 +336,10 @@ class Collector:
             else _counted(name, len(asked[name]), answer, booked)
             for name, answer in zip(asked, answers, strict=True)
         ]
+        in_use = [publisher.name for publisher in self._publishers]
+        in_use += [f"revenue:{source.name}" for source in self._sources]
+        async with self._books.write() as tx:
+            alerts.let_in(tx, in_use, at=self._clock.now())
         return Collected(tuple(platforms), tuple(sources))
 
     async def _receive(self, source: RevenueSource) -> Takings:
@@ -409,7 +413,6 @@ class Collector:
     async def _credit(self, reading: Reading, part: MicroCredits, now: datetime) -> _Booked:
         """The counts of one post, and at most so much income for them."""
         post, total = reading.of, _NOTHING
-        cap = store.Cap("PENSTOCK_EARN_DAILY_CAP", self._daily_cap, since=now - CAP_WINDOW)
         async with self._books.write() as tx:
             if not _is_live(tx, post):
                 return total
@@ -419,7 +422,7 @@ class Collector:
             for metric in dict.fromkeys((*paid, *reading.counts)):
                 one = _NOTHING
                 if (rise := paid.get(metric)) is not None:
-                    one = _earn(tx, post, rise, min(rise.worth, part), cap, now)
+                    one = _earn(tx, post, rise, min(rise.worth, part), self._daily_cap, now)
                     part -= one.earned
                 _keep(tx, reading, metric, before.get(metric), one)
                 total += one
@@ -518,7 +521,7 @@ def _stands(tx: Connection, runs: Iterable[str]) -> dict[tuple[str, str], dict[s
 
 
 def _earn(
-    tx: Connection, post: Live, rise: Rise, part: MicroCredits, cap: store.Cap, at: datetime
+    tx: Connection, post: Live, rise: Rise, part: MicroCredits, cap: MicroCredits, at: datetime
 ) -> _Booked:
     """At most so much of what a rise is worth; the rest is forfeited."""
     earned = ZERO
@@ -530,6 +533,7 @@ def _earn(
             platform=post.platform,
             amount=part,
             cap=cap,
+            since=at - CAP_WINDOW,
             at=at,
             run=post.run,
             ref=f"{counter}:{rise.low}-{rise.high}",

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from daemon.governor import PAID_TIERS, Policy
 from daemon.inference.ladder import Ladder, Role, Rung, Tier
-from daemon.inference.prices import PriceBook, UnknownPrice, Usage
+from daemon.inference.prices import PriceBook, Usage
 from ledger.money import ZERO, MicroCredits
 
 
@@ -109,10 +109,7 @@ def planned(
     if not all(ladder.paid for ladder in ladders.values()):
         return {}
     calls = stages(announces=announces)
-    try:
-        return {tier: _cost(tier, calls, ladders, prices, at) for tier in PAID_TIERS}
-    except UnknownPrice:
-        return {}
+    return {tier: _cost(tier, calls, ladders, prices, at) for tier in PAID_TIERS}
 
 
 def _cost(

@@ -8,16 +8,19 @@ anywhere goes on from here and never buys an answer twice. Verbs take the open t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Index, Integer, Row, Text, and_, cast, func, or_, select
 from sqlmodel import Field, SQLModel
 
 from daemon.inference import attempts
 from ledger.types import Json, MicroColumn, Timestamp
+
+if TYPE_CHECKING:
+    from daemon.desk.evidence import Verdict
 
 # The two kinds of run: crew work that is paid for, and what needs no model.
 ARTICLE = "article"
@@ -201,16 +204,30 @@ _run, _step, _decision, _source, _claim, _publication = (
     for name in ("run", "step", "decision", "source", "claim", "publication")
 )
 
-
-@dataclass(frozen=True, slots=True)
-class ClaimRecord:
-    """A claim on its way to the board."""
-
-    statement: str
-    quote: str
-    source: str
-    verified: bool
-    remark: str | None = None
+_INTERRUPTED = (
+    select(_run)
+    .where(_run.c.state.in_([RunState.RUNNING, RunState.PARKED]))
+    .order_by(_run.c.started_at)
+    .limit(1)
+)
+# What was let go stays so; databases of before have intents of such runs.
+_ended = and_(
+    _run.c.state.in_([RunState.FINISHED, RunState.FAILED]),
+    _run.c.outcome.is_distinct_from(RunOutcome.ABSTAINED),
+)
+_wanted_back = _publication.c.withdrawal.is_not(None)
+_OPEN_PUBLICATIONS = (
+    select(_publication)
+    .join(_run, _run.c.id == _publication.c.run)
+    .where(
+        or_(
+            _publication.c.state == PublicationState.UNCONFIRMED,
+            and_(_publication.c.state == PublicationState.INTENDED, or_(_ended, _wanted_back)),
+            and_(_publication.c.state == PublicationState.PUBLISHED, _wanted_back),
+        )
+    )
+    .order_by(_publication.c.intended_at)
+)
 
 
 def open_run(
@@ -245,10 +262,7 @@ def has_slot(tx: Connection, slot: datetime) -> bool:
 
 def interrupted_run(tx: Connection) -> Row[Any] | None:
     """The oldest run that was begun and neither finished nor failed nor waits for a person."""
-    unfinished = _run.c.state.in_([RunState.RUNNING, RunState.PARKED])
-    return tx.execute(
-        select(_run).where(unfinished).order_by(_run.c.started_at).limit(1)
-    ).one_or_none()
+    return tx.execute(_INTERRUPTED).one_or_none()
 
 
 def runs(
@@ -351,14 +365,14 @@ def sources(tx: Connection, run: str) -> Sequence[Row[Any]]:
     return sorted(rows, key=lambda row: int(row.id[1:]))
 
 
-def add_claims(tx: Connection, run: str, step: str, claims: Sequence[ClaimRecord]) -> None:
+def add_claims(tx: Connection, run: str, step: str, checked: Sequence[Verdict]) -> None:
     """Pin claims to the run's board, the ones that failed included."""
     count = tx.execute(select(func.count()).where(_claim.c.run == run)).scalar_one()
-    for seq, claim in enumerate(claims, start=count + 1):
+    for seq, verdict in enumerate(checked, start=count + 1):
         tx.execute(
             _claim.insert().values(
-                run=run, seq=seq, step=step, statement=claim.statement, quote=claim.quote,
-                source=claim.source, verified=int(claim.verified), remark=claim.remark,
+                run=run, seq=seq, step=step, verified=int(verdict.verified),
+                remark=verdict.remark, **asdict(verdict.claim),
             )
         )  # fmt: skip
 
@@ -471,25 +485,7 @@ def open_publications(tx: Connection) -> Sequence[Row[Any]]:
     Publications that are not over, oldest first: those that may be live without our knowing,
     those that a run which has ended left to be tried again, and those to be taken back.
     """
-    state, wanted_back = _publication.c.state, _publication.c.withdrawal.is_not(None)
-    intended = state == PublicationState.INTENDED
-    # What was let go stays so; databases of before have intents of such runs.
-    ended = and_(
-        _run.c.state.in_([RunState.FINISHED, RunState.FAILED]),
-        _run.c.outcome.is_distinct_from(RunOutcome.ABSTAINED),
-    )
-    return tx.execute(
-        select(_publication)
-        .join(_run, _run.c.id == _publication.c.run)
-        .where(
-            or_(
-                state == PublicationState.UNCONFIRMED,
-                and_(intended, or_(ended, wanted_back)),
-                and_(state == PublicationState.PUBLISHED, wanted_back),
-            )
-        )
-        .order_by(_publication.c.intended_at)
-    ).all()
+    return tx.execute(_OPEN_PUBLICATIONS).all()
 
 
 def waiting_drafts(tx: Connection) -> int:
@@ -506,14 +502,14 @@ def earlier_titles(tx: Connection, run: str) -> Sequence[str]:
     return tx.execute(statement.distinct()).scalars().all()
 
 
-def recent_costs(tx: Connection, tier: str, count: int = 10) -> Sequence[int]:
-    """What the newest complete articles of a tier cost, in micro-credits."""
+def recent_costs(tx: Connection, tier: str) -> Sequence[int]:
+    """What the newest ten complete articles of a tier cost, in micro-credits."""
     complete = _run.c.outcome.in_([RunOutcome.PUBLISHED, RunOutcome.DRY_RUN])
     newest = (
         select(_run.c.id)
         .where(_run.c.tier == tier, _run.c.kind == ARTICLE, complete)
         .order_by(_run.c.started_at.desc())
-        .limit(count)
+        .limit(10)
     )
     return [attempts.spent_by_run(tx, run) for run in tx.execute(newest).scalars()]
 
@@ -535,10 +531,6 @@ def failed_with(tx: Connection, step: str, text: str) -> int:
 
 def last_published(tx: Connection) -> datetime | None:
     """When something last reached a destination; None before the first."""
-    found: datetime | None = tx.execute(
-        select(_publication.c.published_at)
-        .where(_publication.c.published_at.is_not(None))
-        .order_by(_publication.c.published_at.desc())
-        .limit(1)
-    ).scalar_one_or_none()
+    statement = select(func.max(_publication.c.published_at))
+    found: datetime | None = tx.execute(statement).scalar_one()
     return found

@@ -19,6 +19,11 @@ class LockHeld(Exception):
         )
 
 
+def lock_file(database: Path) -> Path:
+    """What is locked for a database, beside it."""
+    return database.with_name(f"{database.name}.lock")
+
+
 @contextmanager
 def process_lock(database: Path) -> Iterator[None]:
     """
@@ -27,7 +32,7 @@ def process_lock(database: Path) -> Iterator[None]:
     Raises:
         LockHeld: somebody else has it.
     """
-    path = database.with_name(f"{database.name}.lock")
+    path = lock_file(database)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -45,6 +45,8 @@ FIELD_MAX = 200
 # journald breaks a longer line in two (LineMax=48K), and the second half would be a line of its
 # own that begins wherever a stranger's text wants it to.
 LINE_MAX_BYTES = 46_000
+# Characters by which a secret is looked for; where they are, the rest is, too.
+HEAD_MAX = 64
 # What is looked at before it is cut to its length: a megabyte in an error would take seconds.
 READ_MAX = 20_000
 
@@ -65,7 +67,7 @@ _logger = logging.getLogger("penstock")
 def begin(
     level: str,
     secrets: Sequence[str],
-    stream: TextIO | None = None,
+    stream: TextIO,
     terminal: bool = False,
     env: Mapping[str, str] = os.environ,
 ) -> Progress:
@@ -84,7 +86,6 @@ def begin(
         Who tells of runs. A run's id is on every record of the task that told of it, and of the
         tasks which that starts.
     """
-    stream = stream or sys.stderr
     wanted = getattr(logging, level.upper())
     shape = Plain() if terminal else Json(in_journal=_is_journal(stream, env))
     handler = Lines(stream, Redactor(secrets), shape, with_all_tracebacks=wanted <= logging.DEBUG)
@@ -174,25 +175,31 @@ class _Form:
     """One way in which a secret may be written: its characters, each in any of its spellings."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
-        # Half of a key cannot be guessed to the whole of it.
-        head = min(len(nodes), max(8, -(-len(nodes) // 2)))
+        # Half of a key cannot be guessed to the whole of it. A file of keys is known by its first
+        # line, so that it costs no more than another.
+        head = min(len(nodes), max(8, min(-(-len(nodes) // 2), HEAD_MAX)))
         self._head = _compiled("".join(nodes[:head]))
-        self._rest = [_compiled(node) for node in nodes[head:]]
+        self._nodes, self._rest = nodes, nodes[head:]
         # The longest spelling there is reason to expect: twice escaped, as in \\\\u0041.
         self.longest = 12 * len(nodes)
 
     def hidden(self, text: str) -> str:
         """The text without it."""
+        if not self._head.search(text):
+            return text
+        # In one pattern, since only there a node can try its other spellings when the next one does
+        # not fit: `&amp;` begins as `&` does.
+        text = _compiled("".join(self._nodes)).sub(_HIDDEN, text)
         parts, done = [], 0
         while found := self._head.search(text, done):
             parts += [text[done : found.start()], _HIDDEN]
             done = found.end()
             for node in self._rest:
-                more = node.match(text, done)
+                more = _compiled(node).match(text, done)
                 if more is None:
                     break
                 done = more.end()
-        return "".join((*parts, text[done:])) if parts else text
+        return "".join((*parts, text[done:]))
 
 
 @cache
@@ -258,10 +265,11 @@ def _character(character: str, before: str) -> str:
         *(["b"] if character == "\b" else []),
     ]
     percent = "".join(f"%(?:25)*{byte:02x}" for byte in raw)
-    named = {"&": "|&amp;", "<": "|&lt;", ">": "|&gt;", '"': "|&quot;", "'": "|&apos;"}
+    named = {"&": "&amp;|", "<": "&lt;|", ">": "&gt;|", '"': "&quot;|", "'": "&apos;|"}
+    # The character itself last: `%` begins `%25`, and of a key cut short the first to fit counts.
     return (
-        f"(?:{before}(?:{'|'.join(escapes)})|{percent}|&#0*{code};|&#x0*{code:x};"
-        f"{named.get(character, '')})"
+        f"(?:{named.get(character, '')}&#0*{code};|&#x0*{code:x};|{percent}"
+        f"|{before}(?:{'|'.join(escapes)}))"
     )
 
 

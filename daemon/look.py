@@ -46,10 +46,7 @@ def history(tx: Connection, settings: Settings, at: datetime) -> governor.Histor
             for tier, costs in lately.items()
         },
         last_tier=_last_tier(tx),
-        # However often the schedule asks, a day has no more articles than its clamp.
-        runs_per_day=min(
-            settings.schedule.publish.per_day(at), float(settings.schedule.posts_per_day_max)
-        ),
+        runs_per_day=settings.schedule.runs_per_day(at),
     )
 
 
@@ -85,6 +82,14 @@ def look(tx: Connection, settings: Settings, at: datetime) -> View:
     named = "the ladders name" if not settings.paid else f"{' and '.join(silent)} name"
     reason = f"{named} no model, so every run is a digest and costs nothing"
     return View(found, past, governor.Pace(Tier.DORMANT, past.runs_per_day, None, reason))
+
+
+def shortfalls(settings: Settings, at: datetime) -> list[str]:
+    """What the limits do not let the ladders do, each with its remedy; empty when all fits."""
+    announces = settings.publishing.announces
+    return estimate.shortfalls(
+        settings.ladders, settings.prices, settings.policy, at, announces=announces
+    )
 
 
 def calendar_day(at: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:

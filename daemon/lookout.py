@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 
@@ -10,11 +11,9 @@ from sqlmodel import SQLModel
 
 from daemon import control, journal
 from daemon.alerts import Kind
-from daemon.cadence import Schedule
 from daemon.inference.prices import UnknownPrice
 from daemon.journal import PublicationState
-from daemon.settings import Settings
-from ledger import audit
+from daemon.settings import Schedule, Settings
 
 KINDS = (Kind.BOOKS, Kind.UNCONFIRMED, Kind.FUNDS, Kind.SILENT, Kind.PRICE, Kind.DISK)
 # Late listings and the hourly look have had their time.
@@ -27,9 +26,28 @@ PAYMENT_REQUIRED = 402
 
 _publication, _attempt = (SQLModel.metadata.tables[name] for name in ("publication", "attempt"))
 
+_newest = (
+    select(_attempt.c.provider, func.max(_attempt.c.at).label("at"))
+    .where(_attempt.c.http_status.is_not(None))
+    .group_by(_attempt.c.provider)
+    .subquery()
+)
+_OUT_OF_FUNDS = (
+    select(_attempt.c.provider)
+    .join(_newest, (_newest.c.provider == _attempt.c.provider) & (_newest.c.at == _attempt.c.at))
+    .where(_attempt.c.http_status == PAYMENT_REQUIRED)
+    .distinct()
+)
+
 
 def conditions(
-    tx: Connection, settings: Settings, at: datetime, *, since: datetime, disk_free: int
+    tx: Connection,
+    settings: Settings,
+    at: datetime,
+    *,
+    since: datetime,
+    disk_free: int,
+    problems: Sequence[str],
 ) -> dict[tuple[Kind, str], str]:
     """
     What is the case now, by kind and what it is about.
@@ -37,10 +55,11 @@ def conditions(
     Args:
         since: when the service was first started here.
         disk_free: bytes, where the database is.
+        problems: of the books.
     """
     found: dict[tuple[Kind, str], str] = {}
-    for problem in audit.glance(tx):
-        found[Kind.BOOKS, ""] = f"the books do not balance: {problem}"
+    if problems:
+        found[Kind.BOOKS, ""] = f"the books do not balance: {'; '.join(problems)}"
     if disk_free < DISK_BYTES_MIN:
         found[Kind.DISK, ""] = (
             f"{disk_free // 2**20} MB are left on the disk of the database; free some space"
@@ -66,20 +85,9 @@ def _unconfirmed(tx: Connection, at: datetime) -> dict[tuple[Kind, str], str]:
 
 def _out_of_funds(tx: Connection) -> dict[tuple[Kind, str], str]:
     """Providers whose newest answer was that there is no money."""
-    c = _attempt.c
-    answered = c.http_status.is_not(None)
-    newest = (
-        select(c.provider, func.max(c.at).label("at")).where(answered).group_by(c.provider)
-    ).subquery()
-    rows = tx.execute(
-        select(c.provider)
-        .join(newest, (newest.c.provider == c.provider) & (newest.c.at == c.at))
-        .where(c.http_status == PAYMENT_REQUIRED)
-        .distinct()
-    ).scalars()
     return {
         (Kind.FUNDS, name): f"the provider {name} wants money: top up, then `ledger deposit` it"
-        for name in rows
+        for name in tx.execute(_OUT_OF_FUNDS).scalars()
     }
 
 
@@ -99,10 +107,7 @@ def _silent(
     tx: Connection, settings: Settings, at: datetime, since: datetime
 ) -> dict[tuple[Kind, str], str]:
     """Nothing came out in three intervals of the schedule, though nobody paused it."""
-    # A day has no more articles than its clamp, however often the schedule asks.
-    per_day = min(
-        _per_day(settings.schedule.publish, at.date()), float(settings.schedule.posts_per_day_max)
-    )
+    per_day = _per_day(settings.schedule, at.date())
     if control.paused(tx) is not None or not per_day:
         return {}
     last = journal.last_published(tx)
@@ -121,4 +126,4 @@ def _silent(
 @lru_cache(maxsize=4)
 def _per_day(schedule: Schedule, day: date) -> float:
     """Walking a schedule takes a while, and it changes little in a day."""
-    return schedule.per_day(datetime.combine(day, time.min, UTC))
+    return schedule.runs_per_day(datetime.combine(day, time.min, UTC))

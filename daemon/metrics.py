@@ -136,15 +136,6 @@ class Metrics:
         self._kept: tuple[float, str] | None = None
         self._failed: type[Exception] | None = None
 
-    async def serve(self, port: int) -> Server:
-        """
-        Answer on loopback until closed; port 0 is one that is free.
-
-        Raises:
-            OSError: the port is taken, or not ours to take.
-        """
-        return await serve(port, self.read)
-
     async def read(self) -> str:
         """
         The metrics as text, at most `KEPT_S` old.
@@ -562,6 +553,7 @@ async def serve(port: int, read: Callable[[], Awaitable[str]]) -> Server:
     Answer GET /metrics on 127.0.0.1 with what `read` says, until closed.
 
     Args:
+        port: 0 for one that is free.
         read: may raise `Unavailable`, which is 503.
     Raises:
         OSError: the port is taken, or not ours to take.

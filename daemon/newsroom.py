@@ -34,7 +34,7 @@ from daemon.estimate import QUESTIONS
 from daemon.inference import attempts
 from daemon.inference.asking import NoAnswer, Question
 from daemon.inference.ladder import Ladder, Role, Rung, Tier
-from daemon.journal import ClaimRecord, StepState
+from daemon.journal import StepState
 from daemon.reading import Abstain, Failed, Reading
 from daemon.sources import archive
 from daemon.sources.published import Earlier
@@ -109,11 +109,7 @@ class Newsroom:
         if len(items) < digests.ITEMS_MIN:
             raise Abstain(f"{len(items)} new entries are too few for a digest")
         made = house.mended(digests.compose(items, self.brief, self.clock.now()))
-        with self.books.read() as tx:
-            context = proof.of_digest(
-                tx, steps.run, self.brief, self.secrets, links=[item.url for item in items]
-            )
-            refusals = [f for f in proof.findings(tx, steps.run, made, context) if f.refuses]
+        refusals = [finding for finding in self._inspect(steps.run, made) if finding.refuses]
         if refusals:
             raise Abstain(f"the desk refused the digest: {'; '.join(map(str, refusals))}")
         return await self._desk(steps, made)
@@ -195,15 +191,7 @@ class Newsroom:
             return [verify(claim, texts, titles) for claim in claims]
 
         def pin(tx: Connection, notes: Notes) -> None:
-            journal.add_claims(
-                tx,
-                steps.run,
-                name,
-                [
-                    ClaimRecord(**asdict(v.claim), verified=v.verified, remark=v.remark)
-                    for v in checked(_noted(notes))
-                ],
-            )
+            journal.add_claims(tx, steps.run, name, checked(_noted(notes)))
 
         notes = await steps.ask(name, Role.RESEARCH, question, pin)
         return [(v.claim, v.remark or "") for v in checked(_noted(notes)) if not v.verified]
@@ -237,7 +225,7 @@ class Newsroom:
             try:
                 draft = await self._draft(steps, number, plan, claims, earlier, last, problems)
                 manuscript = house.mended(_manuscript(draft))
-                findings = self._inspect(steps.run, manuscript, evidence, claims, earlier)
+                findings = self._inspect(steps.run, manuscript)
                 review, _ = await asyncio.gather(
                     self._review(steps, f"review-{number}", claims, manuscript, findings, problems),
                     # Time that passes anyway; most drafts keep their title.
@@ -255,9 +243,7 @@ class Newsroom:
                 )
                 await self._drop_unsupported(steps, claims, review)
             if self._claims(steps.run) != claims:
-                findings = self._inspect(
-                    steps.run, manuscript, evidence, self._claims(steps.run), earlier
-                )
+                findings = self._inspect(steps.run, manuscript)
             if not any(finding.refuses for finding in findings) and not review.unsupported:
                 if review.verdict is Verdict.APPROVE:
                     return await self._desk(steps, manuscript)
@@ -269,7 +255,7 @@ class Newsroom:
             last = draft
             problems = [str(finding) for finding in findings] + _as_lines(review)
         # Claims may have gone since it was passed.
-        if passable is not None and self._is_sound(steps.run, passable, evidence, earlier):
+        if passable is not None and not any(f.refuses for f in self._inspect(steps.run, passable)):
             return await self._desk(steps, passable)
         refusals = [str(finding) for finding in findings if finding.refuses]
         raise Abstain(
@@ -377,31 +363,10 @@ class Newsroom:
                     tx, steps.run, dropped, "the editor: its quote does not bear it out"
                 )
 
-    def _is_sound(
-        self,
-        run: str,
-        manuscript: Manuscript,
-        evidence: Mapping[str, Evidence],
-        earlier: Sequence[Earlier],
-    ) -> bool:
-        """Whether the desk refuses nothing, on the claims that are left after the editor's."""
-        findings = self._inspect(run, manuscript, evidence, self._claims(run), earlier)
-        return not any(finding.refuses for finding in findings)
-
-    def _inspect(
-        self,
-        run: str,
-        manuscript: Manuscript,
-        evidence: Mapping[str, Evidence],
-        claims: Sequence[Claim],
-        earlier: Sequence[Earlier],
-    ) -> list[Finding]:
-        """What the desk finds in an article, on the claims given."""
+    def _inspect(self, run: str, manuscript: Manuscript) -> list[Finding]:
+        """What the desk finds in a text, by what the journal has now."""
         with self.books.read() as tx:
-            context = proof.of_article(
-                tx, run, self.brief, self.secrets,
-                evidence=evidence, claims=claims, links=_addresses(earlier),
-            )  # fmt: skip
+            context = proof.of_run(tx, run, self.brief, self.secrets)
             return proof.findings(tx, run, manuscript, context)
 
     def _passed(self, run: str) -> Manuscript | None:
@@ -452,10 +417,6 @@ def _manuscript(draft: Draft) -> Manuscript:
 
 def _noted(notes: Notes) -> tuple[Claim, ...]:
     return tuple(Claim(c.statement, c.quote, c.source) for c in notes.claims)
-
-
-def _addresses(earlier: Sequence[Earlier]) -> list[str]:
-    return [article.url for article in earlier if article.url]
 
 
 def _as_lines(review: Review) -> list[str]:

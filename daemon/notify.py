@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Mapping
 
-from daemon.clock import Clock, SystemClock
+from daemon.clock import SystemClock
 
 # `systemctl status` shows one line.
 STATUS_MAX = 300
@@ -27,25 +27,20 @@ class Notifier:
         address: of the socket, as the protocol has it; None for nobody.
         watchdog_interval_s: seconds after which `watchdog` is due again, half of what systemd
             waits; None where it does not.
-        clock: what RELOADING is dated by, so that systemd can tell it from one before its signal.
     """
 
     def __init__(
-        self,
-        address: str | None = None,
-        watchdog_interval_s: float | None = None,
-        clock: Clock | None = None,
+        self, address: str | None = None, watchdog_interval_s: float | None = None
     ) -> None:
         self._address = address
         self.watchdog_interval_s = watchdog_interval_s
-        self._clock = clock or SystemClock()
         self._owed = ""
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str], clock: Clock | None = None) -> Notifier:
+    def from_env(cls, env: Mapping[str, str]) -> Notifier:
         """As `$NOTIFY_SOCKET`, `$WATCHDOG_USEC` and `$WATCHDOG_PID` say."""
         address = _address(env.get("NOTIFY_SOCKET", ""))
-        return cls(address, None if address is None else _watchdog_interval_s(env), clock)
+        return cls(address, None if address is None else _watchdog_interval_s(env))
 
     @property
     def listened_to(self) -> bool:
@@ -66,7 +61,8 @@ class Notifier:
 
     def reloading(self) -> None:
         """A reload begins; `ready` ends it. From within the running loop, whose time it asks."""
-        usec = int(self._clock.monotonic() * 1_000_000)
+        # So that systemd can tell it from one before its signal.
+        usec = int(SystemClock().monotonic() * 1_000_000)
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={usec}", must_arrive=True)
 
     def stopping(self) -> None:

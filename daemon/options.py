@@ -48,10 +48,6 @@ def did_you_mean(name: str, known: tuple[str, ...]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _text(value: str) -> str:
-    return value
-
-
 def _folder(value: str) -> Path | None:
     try:
         return Path(value).expanduser().absolute() if value else None
@@ -215,21 +211,21 @@ def _names(value: str) -> tuple[str, ...]:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("PENSTOCK_STATE_DIR", "", "folder of database, outbox and backups; empty: $STATE_DIRECTORY, else the user's state folder", _text),
-    Option("PENSTOCK_DATABASE_URL", "", "SQLAlchemy URL; empty: an SQLite file in the state folder", _text),
+    Option("PENSTOCK_STATE_DIR", "", "folder of database, outbox and backups; empty: $STATE_DIRECTORY, else the user's state folder", str),
+    Option("PENSTOCK_DATABASE_URL", "", "SQLite URL, sqlite:///PATH; empty: a file in the state folder", str),
     Option("PENSTOCK_TIMEZONE", "UTC", "IANA time zone of the cron expressions and of the posts-a-day clamp", _zone),
     Option("PENSTOCK_NICHE", "", "what the publication is about, comma-separated phrases; needed where a ladder names a model", _list),
-    Option("PENSTOCK_AUDIENCE", "working developers who know the basics and have little time", "whom it is for, in a sentence", _text),
-    Option("PENSTOCK_VOICE", "plain, precise and friendly; short sentences; no hype", "how it sounds, in a sentence", _text),
-    Option("PENSTOCK_LANGUAGE", "en", "language of the articles, as a BCP 47 tag", _text),
+    Option("PENSTOCK_AUDIENCE", "working developers who know the basics and have little time", "whom it is for, in a sentence", str),
+    Option("PENSTOCK_VOICE", "plain, precise and friendly; short sentences; no hype", "how it sounds, in a sentence", str),
+    Option("PENSTOCK_LANGUAGE", "en", "language of the articles, as a BCP 47 tag", str),
     Option("PENSTOCK_WORDS", "600-1200", "article length in words, from-to", _words),
     Option("PENSTOCK_FEEDS", "", "feed URLs, OPML files or local feed files, comma-separated; required", _list),
-    Option("PENSTOCK_FEED_CRON", "7 * * * *", "when feeds are polled between slots (five-field cron)", _text),
+    Option("PENSTOCK_FEED_CRON", "7 * * * *", "when feeds are polled between slots (five-field cron)", str),
     Option("PENSTOCK_FRESH_DAYS", "30", "days after which an entry is no longer news", partial(_whole, low=1, high=36_500)),
     Option("PENSTOCK_SEARCH_URL", "", "a SearXNG-compatible search endpoint for research", url),
     Option("PENSTOCK_FETCH_ALLOW", "", "host:port pairs on private addresses or other ports that may be read, comma-separated", _fetch_allow),
-    Option("PENSTOCK_PUBLISH_CRON", "0 9 * * mon,wed,fri", "when a run is due (five-field cron, Sunday is 0 or 7)", _text),
-    Option("PENSTOCK_COLLECT_CRON", "*/30 * * * *", "when engagement is collected (five-field cron)", _text),
+    Option("PENSTOCK_PUBLISH_CRON", "0 9 * * mon,wed,fri", "when a run is due (five-field cron, Sunday is 0 or 7)", str),
+    Option("PENSTOCK_COLLECT_CRON", "*/30 * * * *", "when engagement is collected (five-field cron)", str),
     Option("PENSTOCK_MAX_POSTS_PER_DAY", "1", "articles published a calendar day at most, whatever asks for more", partial(_whole, low=0)),
     Option("PENSTOCK_PROVIDERS", "llm", "names of model providers, comma-separated; each NAME has PENSTOCK_PROVIDER_NAME_URL and PENSTOCK_PROVIDER_NAME_KEY", _names),
     Option("PENSTOCK_MODELS_RESEARCH", "digest", "ladder of the researcher, best first: llm/claude-sonnet-4.5 > llm/deepseek-v3 > digest", parse_ladder),
@@ -251,13 +247,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("PENSTOCK_APPROVAL", "first:3", "auto, manual, or first:N: the first N articles for public destinations wait for a person", _approval),
     Option("DEVTO_API_KEY", "", "Dev.to API key (Settings, Extensions); needed for devto", _devto_key, secret=True),
     Option("DEVTO_URL", "https://dev.to", "root of the Forem site", url),
-    Option("DEVTO_SERIES", "", "name of the series that every article is put into; empty for none", _text),
+    Option("DEVTO_SERIES", "", "name of the series that every article is put into; empty for none", str),
     Option("BLUESKY_HANDLE", "", "Bluesky handle, such as name.bsky.social; needed for bluesky", _handle),
-    Option("BLUESKY_APP_PASSWORD", "", "Bluesky app password (Settings, Privacy and security), not the account's; needed for bluesky", _text, secret=True),
+    Option("BLUESKY_APP_PASSWORD", "", "Bluesky app password (Settings, Privacy and security), not the account's; needed for bluesky", str, secret=True),
     Option("BLUESKY_URL", "https://bsky.social", "root of the Bluesky service", url),
     Option("PENSTOCK_OUTBOX_DIR", "", "folder of the outbox; empty: `outbox` in the state folder", _folder),
     Option("PENSTOCK_SITE_URL", "", "public URL of the outbox, if you serve it; makes it the canonical URL", url),
-    Option("STRIPE_API_KEY", "", "restricted Stripe key that may read the balance; empty: no revenue from Stripe", _text, secret=True),
+    Option("STRIPE_API_KEY", "", "restricted Stripe key that may read the balance; empty: no revenue from Stripe", str, secret=True),
     Option("STRIPE_URL", "https://api.stripe.com", "root of Stripe's API", url),
     Option("PENSTOCK_ALERT_URL", "", "webhook that gets a JSON POST when a person is needed", url, secret=True),
     Option("PENSTOCK_METRICS_PORT", "0", "port on loopback where Prometheus finds metrics at /metrics; 0 for none", partial(_whole, low=0, high=65_535)),
@@ -279,8 +275,9 @@ def example() -> str:
         if option.name == "PENSTOCK_PROVIDERS":
             lines += [
                 "",
-                "# base URL of the provider called llm, OpenAI-compatible, with its /v1",
-                "#PENSTOCK_PROVIDER_LLM_URL=https://openrouter.ai/api/v1",
+                "# base URL of the provider called llm, OpenAI-compatible, with its /v1, such as"
+                " https://openrouter.ai/api/v1",
+                "#PENSTOCK_PROVIDER_LLM_URL=",
                 "",
                 "# its key; give Penstock one of its own, so that its bill is Penstock's alone",
                 "#PENSTOCK_PROVIDER_LLM_KEY=",

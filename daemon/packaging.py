@@ -47,6 +47,11 @@ def keep(tx: Connection, run: str, manuscript: Manuscript, brief: Brief, picture
     published.keep(tx, run, **asdict(made), card=picture)
 
 
+def evidence(tx: Connection, run: str) -> dict[str, Evidence]:
+    """What a run read, S1 first."""
+    return {s.id: Evidence(s.id, s.url, s.title, s.text) for s in journal.sources(tx, run)}
+
+
 def manuscript(tx: Connection, run: str) -> Manuscript:
     """A run's text as the desk passed it."""
     desk = journal.step(tx, run, "desk")
@@ -67,9 +72,8 @@ def body(tx: Connection, run: str, manuscript: Manuscript) -> str:
     assert row is not None
     if row.kind == journal.DIGEST:
         return layout.digest(manuscript.markdown, run=run)
-    sources = journal.sources(tx, run)
-    evidence = {s.id: Evidence(s.id, s.url, s.title, s.text) for s in sources}
-    return layout.article(manuscript.markdown, evidence, run=run, read_at=sources[0].fetched_at)
+    read_at = journal.sources(tx, run)[0].fetched_at
+    return layout.article(manuscript.markdown, evidence(tx, run), run=run, read_at=read_at)
 
 
 def picture(tx: Connection, run: str, manuscript: Manuscript, brief: Brief) -> bytes:

@@ -25,8 +25,6 @@ GROUP = "penstock.publishers"
 # No distribution can take the place of these.
 BUILT_IN = ("outbox", "devto", "bluesky")
 METHODS = ("intend", "publish", "find")
-# Shorter settings are words such as `en`, which stand in every message.
-MASKED_CHARS_MIN = 6
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -151,7 +149,7 @@ def _named(error: BaseException) -> str:
 
 def _masked(text: str, surroundings: Surroundings) -> str:
     """A message on one line, without the values of any setting."""
-    for value in sorted(surroundings.settings.values(), key=len, reverse=True):
-        if len(value) >= MASKED_CHARS_MIN:
-            text = text.replace(value, "***")
-    return " ".join(text.split())
+    # Here, since nothing else in this module needs what it brings along.
+    from daemon.logs import Redactor
+
+    return " ".join(Redactor(surroundings.settings.values())(text).split())

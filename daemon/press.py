@@ -194,6 +194,8 @@ class Press:
                 except Paused:
                     continue
             await self._close(run)
+        if not rows:
+            return []
         with self._books.read() as tx:
             return [journal.publication(tx, row.run, row.platform) for row in rows]
 

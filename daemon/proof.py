@@ -6,7 +6,8 @@ Whoever has the books can ask again, in whatever process, and gets what the news
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -14,7 +15,7 @@ from daemon import journal, packaging
 from daemon.crew.brief import Brief
 from daemon.crew.prompts import prompt
 from daemon.desk import house, layout
-from daemon.desk.evidence import Claim, Evidence, alike
+from daemon.desk.evidence import Claim, alike
 from daemon.desk.house import Context, Finding, Manuscript
 from daemon.desk.markdown import read
 from daemon.sources import archive, published
@@ -26,58 +27,23 @@ _ROLES = ("researcher", "writer", "editor", "publicist")
 
 
 def of_run(tx: Connection, run: str, brief: Brief, secrets: Sequence[str]) -> Context:
-    """All that the journal has against a finished text."""
+    """All that the journal has against a text as it stands."""
     row = journal.run(tx, run)
     assert row is not None
     if row.kind == journal.DIGEST:
-        links = [entry.url for entry in archive.used(tx, run)]
-        return of_digest(tx, run, brief, secrets, links=links)
-    return of_article(
-        tx, run, brief, secrets,
-        evidence=evidence(tx, run), claims=claims(tx, run), links=_known_links(tx, run),
-    )  # fmt: skip
-
-
-def of_article(
-    tx: Connection,
-    run: str,
-    brief: Brief,
-    secrets: Sequence[str],
-    *,
-    evidence: Mapping[str, Evidence],
-    claims: Sequence[Claim],
-    links: Iterable[str],
-) -> Context:
-    """
-    What an article is held against.
-
-    Args:
-        links: addresses beside those of its sources.
-    """
-    return Context(
-        evidence=evidence,
-        claims=claims,
-        links=_as_written([*(source.url for source in evidence.values()), *links]),
+        context = Context({}, (), _as_written([e.url for e in archive.used(tx, run)]), cites=False)
+    else:
+        evidence = packaging.evidence(tx, run)
+        links = [*(source.url for source in evidence.values()), *_known_links(tx, run)]
+        context = Context(
+            evidence, claims(tx, run), _as_written(links),
+            words_min=brief.words_min, words_max=brief.words_max,
+        )  # fmt: skip
+    return replace(
+        context,
         earlier_titles=journal.earlier_titles(tx, run),
-        prompts=_prompts(),
+        prompts=[prompt(role) for role in _ROLES],
         secrets=secrets,
-        words_min=brief.words_min,
-        words_max=brief.words_max,
-    )
-
-
-def of_digest(
-    tx: Connection, run: str, brief: Brief, secrets: Sequence[str], *, links: Sequence[str]
-) -> Context:
-    """What a digest of these entries is held against."""
-    return Context(
-        evidence={},
-        claims=(),
-        links=_as_written(links),
-        earlier_titles=journal.earlier_titles(tx, run),
-        prompts=_prompts(),
-        secrets=secrets,
-        cites=False,
     )
 
 
@@ -86,11 +52,6 @@ def findings(tx: Connection, run: str, manuscript: Manuscript, context: Context)
     body = packaging.body(tx, run, manuscript)
     found = house.inspect(manuscript, context)
     return list(dict.fromkeys([*found, *house.inspect_body(body, manuscript, context, run=run)]))
-
-
-def evidence(tx: Connection, run: str) -> dict[str, Evidence]:
-    """What a run read, S1 first."""
-    return {s.id: Evidence(s.id, s.url, s.title, s.text) for s in journal.sources(tx, run)}
 
 
 def claims(tx: Connection, run: str) -> list[Claim]:
@@ -124,7 +85,3 @@ def _known_links(tx: Connection, run: str) -> list[str]:
 def _as_written(links: Sequence[str]) -> frozenset[str]:
     # As they stand in the text, too: Markdown needs some characters encoded.
     return frozenset([*links, *map(layout.target, links)])
-
-
-def _prompts() -> list[str]:
-    return [prompt(role) for role in _ROLES]

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from daemon import journal
+from daemon import journal, packaging
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.crew import scout
@@ -28,7 +28,7 @@ from daemon.sources.fetcher import FetchError, Unreachable
 from daemon.sources.pages import PageReader, PageText
 from daemon.sources.parse import PAGE_TEXT_MIN
 from daemon.sources.policy import FeedPolicy
-from daemon.sources.search import Hit, Search, SearchError
+from daemon.sources.search import Search, SearchError
 from daemon.sources.text import keywords
 from daemon.steps import Output, Steps
 from ledger import store
@@ -261,8 +261,7 @@ class Reading:
 
     def _evidence(self, run: str) -> dict[str, Evidence]:
         with self.books.read() as tx:
-            rows = journal.sources(tx, run)
-        return {row.id: Evidence(row.id, row.url, row.title, row.text) for row in rows}
+            return packaging.evidence(tx, run)
 
     def _remembered(self, questions: Sequence[str], known: Set[str]) -> list[PageText]:
         """Pages that earlier runs read lately and that speak of most that a question asks."""
@@ -294,12 +293,12 @@ class Reading:
         problems = [_Read(None, problem) for _, problem in found if problem]
         urls: dict[str, None] = {}
         for hits, _ in found:
-            fresh = [hit.url for hit in hits if hit.url not in known and hit.url not in urls]
+            fresh = [url for url in hits if url not in known and url not in urls]
             urls |= dict.fromkeys(fresh[:FROM_ONE_SEARCH_MAX])
         read = await asyncio.gather(*(self._read_page(url) for url in list(urls)[:SEARCHED_MAX]))
         return [*problems, *_without_doubles(read, known)]
 
-    async def _hits(self, search: Search, question: str) -> tuple[Sequence[Hit], str | None]:
+    async def _hits(self, search: Search, question: str) -> tuple[Sequence[str], str | None]:
         try:
             return await search.find(question, HITS_MAX), None
         except SearchError as error:

@@ -26,7 +26,7 @@ from daemon.inference.billing import Billing, Counter, Unreadable
 from daemon.inference.port import Endpoint, Outcome
 from daemon.press import Press
 from daemon.progress import Progress
-from ledger import store
+from ledger import posting, store
 from ledger.money import ZERO, MicroCredits
 from ledger.posting import OpenHold
 from ledger.rules import Code
@@ -119,7 +119,7 @@ def expire(
     """
     due = [
         hold
-        for hold in store.open_holds(tx)
+        for hold in posting.open_holds(tx)
         if hold.at + expiry <= at and account in (None, hold.account)
     ]
     why = f"not known {_hours(expiry)} later" if expiry else "not known when it was asked about"
@@ -174,7 +174,7 @@ class Reconciler:
             found.providers.append(await self._provider(name, found, shared=shared))
         async with self._books.write() as tx:
             found.holds += expire(tx, self._clock.now(), self._expiry)
-            found.holds += [self._still_held(hold) for hold in store.open_holds(tx)]
+            found.holds += [self._still_held(hold) for hold in posting.open_holds(tx)]
         return found
 
     def _still_held(self, hold: OpenHold) -> HoldFound:
@@ -247,7 +247,7 @@ class Reconciler:
         known = store.entry(tx, settlement)
         why = f"the provider says what {attempt.remote_id} cost"
         if known is None:
-            held = next(hold.amount for hold in store.open_holds(tx) if hold.id == attempt.hold)
+            held = next(hold.amount for hold in posting.open_holds(tx) if hold.id == attempt.hold)
             store.settle(tx, attempt.hold, actual=cost, at=now, memo=why)
             state = "settled"
         else:
@@ -277,7 +277,7 @@ class Reconciler:
             # The counter has what a hold of unknown outcome was billed, the books do not: were it
             # charged after this reading, the next comparison would give the charge back.
             found.holds += expire(tx, now, self._expiry, account=account)
-            if any(hold.account == account for hold in store.open_holds(tx)):
+            if any(hold.account == account for hold in posting.open_holds(tx)):
                 note = "its counter is noted once no request from before is held any more"
                 return ProviderFound(name, counter.api, used, note=note)
             note = "noted where its counter stands; the next comparison begins there"
@@ -306,7 +306,7 @@ class Reconciler:
         is right. Returns what no hold explains.
         """
         now, rest = self._clock.now(), difference
-        for hold in store.open_holds(tx):
+        for hold in posting.open_holds(tx):
             if hold.account != account:
                 continue
             share = min(max(rest, ZERO), hold.amount)

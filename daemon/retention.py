@@ -2,9 +2,10 @@
 What is kept for a while only, so that the database does not grow by everything that was ever read.
 
 After some days go: pages in the archive, the texts of a finished run's evidence, what feeds said
-of entries that are no news any more, the models' answers, the bytes of what is out, and all but
-one snapshot a day. Nothing that was booked, decided, claimed or published is touched, and no row
-goes by which something would be taken for new.
+of entries that are no news any more, the models' answers, the bytes of what is out, all but one
+snapshot a day, and what was decided without a run, such as to skip a slot. Nothing that was booked,
+claimed or published is touched, nor what was decided in a run, and no row goes by which something
+would be taken for new.
 
 It walks by keys, a few at a time, each handful in a transaction of its own: nobody waits for it,
 and a kill loses nothing, since what is thinned already is passed over.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, TextClause, bindparam, text
 
@@ -39,6 +40,7 @@ class Thinned:
         sources, answers, payloads: texts of evidence, of models, and as they were sent.
         entries: what feeds said of them.
         snapshots: rows.
+        decisions: rows, of no run.
     """
 
     pages: int = 0
@@ -47,6 +49,7 @@ class Thinned:
     payloads: int = 0
     entries: int = 0
     snapshots: int = 0
+    decisions: int = 0
 
     def __add__(self, other: Thinned) -> Thinned:
         names = (field.name for field in fields(self))
@@ -72,14 +75,9 @@ class Cut:
     @classmethod
     def of(cls, at: datetime, *, days: int, fresh_days: int) -> Cut:
         """The cut at a moment."""
-        return cls(at, days, to_text(_ago(at, days)), to_text(_ago(at, max(days, fresh_days))))
-
-
-def _ago(at: datetime, days: int) -> datetime:
-    try:
-        return at - timedelta(days=days)
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
+        before = at - timedelta(days=days)
+        stale = at - timedelta(days=max(days, fresh_days))
+        return cls(at, days, to_text(before), to_text(stale))
 
 
 async def run(books: Books, clock: Clock, days: int, *, fresh_days: int) -> Thinned:
@@ -229,6 +227,15 @@ def _forget_pages(tx: Connection, urls: Sequence[str], cut: Cut) -> Thinned:
     return Thinned(pages=tx.execute(_FORGET_PAGES, bound).rowcount)
 
 
+# Decisions of no run: to skip a slot, that the clock went back. They are known by their times.
+
+_FORGET_DECISIONS = _chosen("DELETE FROM decision WHERE run IS NULL AND at IN :chosen")
+
+
+def _forget_decisions(tx: Connection, times: Sequence[str], cut: Cut) -> Thinned:
+    return Thinned(decisions=tx.execute(_FORGET_DECISIONS, {"chosen": times}).rowcount)
+
+
 # Measured on three years never thinned before: a tenth of a second a step at most, 8 ms where
 # nothing is left to do. A run has some ten pages of evidence and a hundred kilobytes of payload.
 WALKS = (
@@ -247,6 +254,14 @@ WALKS = (
     Walk(
         text("SELECT url FROM page WHERE url > :after ORDER BY url LIMIT :batch"),
         _forget_pages,
+        batch=200,
+    ),
+    Walk(
+        text(
+            "SELECT at FROM decision WHERE run IS NULL AND at > :after AND at < :before"
+            " ORDER BY at LIMIT :batch"
+        ),
+        _forget_decisions,
         batch=200,
     ),
 )

@@ -15,24 +15,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from daemon import alerts, bells, cadence, journal, lookout
+from daemon import alerts, bells, cadence, journal, lookout, retention
 from daemon.alerts import Kind
 from daemon.bells import Bell
-from daemon.books import Books
-from daemon.clock import Clock
-from daemon.control import Gate
-from daemon.cycle import Cycle, Report
-from daemon.engagement import Collector
+from daemon.cycle import Report
 from daemon.notify import Notifier
-from daemon.progress import Progress
-from daemon.reconcile import Reconciler
-from daemon.settings import Settings
-from daemon.sources.feeds import FeedReader
 from ledger import audit, store
+from ledger.database import sqlite_path
 from ledger.errors import BooksWrong, StorageCorrupt, StorageError
+
+if TYPE_CHECKING:
+    from daemon.app import Parts
 
 # Approvals, pauses and clocks that were set are noticed within this.
 POLL_S = 15.0
@@ -60,26 +56,17 @@ class Ended(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
-    """Who does the work."""
-
-    cycle: Cycle
-    collector: Collector
-    reconciler: Reconciler
-    feeds: FeedReader
-    tell: Callable[[], Awaitable[None]]
-    tell_directly: Callable[[Kind, str, bool], Awaitable[None]]
-    thin: Callable[[], Awaitable[None]]
-    trace: Callable[[str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
 class _Job:
-    """One piece of work; `after` is done however it ended, unless it was cut off."""
+    """
+    One piece of work, and the bell that is rung when it has ended, unless it was cut off.
+
+    Rung afterwards: what a full disk or a kill ended is not lost for a day, and doing it again is
+    harmless. A run is opened for its slot before, and a slot has one run.
+    """
 
     name: str
     work: _Work = field(repr=False)
-    after: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
+    bell: tuple[Bell, datetime] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +84,27 @@ class Service:
     The daemon.
 
     Args:
+        parts: whoever does the work, with the settings of the day.
+        trace: told of each run that was gone on with.
         poll_s: how often it looks at what is due when nothing tells it to.
     """
 
     def __init__(
         self,
-        *,
-        settings: Settings,
-        books: Books,
-        clock: Clock,
-        gate: Gate,
-        crew: Crew,
+        parts: Parts,
         notifier: Notifier,
-        progress: Progress,
+        *,
+        trace: Callable[[str], Awaitable[None]] | None = None,
         poll_s: float = POLL_S,
     ) -> None:
-        self._settings = settings
-        self._books = books
-        self._clock = clock
-        self._gate = gate
-        self._crew = crew
+        self._parts = parts
+        self._settings = parts.settings
+        self._books = parts.books
+        self._clock = parts.clock
+        self._gate = parts.gate
+        self._progress = parts.progress
         self._notifier = notifier
-        self._progress = progress
+        self._trace = trace
         self._poll_s = poll_s
         self._ended: Ended | None = None
         self._wake = asyncio.Event()
@@ -156,7 +142,7 @@ class Service:
         """
         async with self._books.write() as tx:
             bells.hang(tx, self._clock.now())
-        await self._crew.cycle.recover(publishing=False)
+        await self._parts.cycle.recover(publishing=False)
         await self._look_out()
         self._notifier.ready(self._status())
         watch = asyncio.create_task(self._keep_watch(self._notifier.watchdog_interval_s))
@@ -198,10 +184,9 @@ class Service:
         told = trouble.told
         if not told and now - trouble.since >= UNUSABLE_AFTER:
             # An alert is a row, and no row can be written.
-            await self._crew.tell_directly(
-                Kind.FAULT, f"the database cannot be used: {said}", False
+            told = await self._parts.tell_directly(
+                Kind.FAULT, f"the database cannot be used: {said}", cleared=False
             )
-            told = True
         await self._pause(self._poll_s)
         return _Unusable(trouble.since, type(error), said, told)
 
@@ -218,7 +203,9 @@ class Service:
         self._tried = None
         self._progress.note("service", "the database can be used again")
         if before.told:
-            await self._crew.tell_directly(Kind.FAULT, "the database can be used again", True)
+            await self._parts.tell_directly(
+                Kind.FAULT, "the database can be used again", cleared=True
+            )
 
     # What is due
 
@@ -226,7 +213,7 @@ class Service:
         """The most urgent piece of work, if there is one."""
         now = self._clock.now()
         if not self._pursued:
-            return self._ringing(Bell.PURSUE, now, self._pursue)
+            return _Job(Bell.PURSUE, self._pursue, (Bell.PURSUE, now))
         with self._books.read() as tx:
             shut = self._gate.shut(tx)
             waiting = journal.interrupted_run(tx)
@@ -241,27 +228,21 @@ class Service:
             self._tried = (waiting.id, now, _standing(waiting))
             return _Job(f"run {waiting.id}", self._go_on)
         schedule = self._settings.schedule
-        if due := cadence.due(schedule.publish, last[Bell.PUBLISH], now):
-            slot = due.slot
-            return _Job("publish", lambda: self._use(slot), lambda: self._used(slot))
+        if slot := cadence.due(schedule.publish, last[Bell.PUBLISH], now):
+            return _Job(Bell.PUBLISH, partial(self._use, slot), (Bell.PUBLISH, slot))
         for bell, bell_schedule, work in (
             (Bell.COLLECT, schedule.collect, self._collect),
             (Bell.FEED, schedule.feed, self._poll),
         ):
-            if due := cadence.due(bell_schedule, last[bell], now):
-                return self._ringing(bell, due.slot, work)
+            if slot := cadence.due(bell_schedule, last[bell], now):
+                return _Job(bell, work, (bell, slot))
         for bell, every, work in (
             (Bell.PURSUE, HOURLY, self._pursue),
             (Bell.DAILY, DAILY, self._daily),
         ):
             if now - last[bell] >= every:
-                return self._ringing(bell, now, work)
+                return _Job(bell, work, (bell, now))
         return None
-
-    def _ringing(self, bell: Bell, slot: datetime, work: _Work) -> _Job:
-        # Rung afterwards: what a full disk or a kill ended is not lost for a day, and doing it
-        # again is harmless.
-        return _Job(bell, work, lambda: self._rung(bell, slot))
 
     async def _mind_the_clock(self, last: Mapping[Bell, datetime], now: datetime) -> None:
         """A clock that was ahead has rung for slots to come: without this they would be silent."""
@@ -284,22 +265,13 @@ class Service:
         name, at, standing = self._tried
         return (name, standing) != (run.id, _standing(run)) or now - at >= HOURLY
 
-    async def _rung(self, bell: Bell, slot: datetime) -> None:
-        async with self._books.write() as tx:
-            bells.claim(tx, bell, slot)
-        self._pursued = self._pursued or bell is Bell.PURSUE
-
     # Work
 
     async def _go_on(self) -> None:
-        await self._ended_run(await self._crew.cycle.go_on())
+        await self._ended_run(await self._parts.cycle.go_on())
 
     async def _use(self, slot: datetime) -> None:
-        await self._ended_run(await self._crew.cycle.at_slot(slot))
-
-    async def _used(self, slot: datetime) -> None:
-        # After the run was opened for it: a slot may be looked at twice and is used once.
-        await self._rung(Bell.PUBLISH, slot)
+        await self._ended_run(await self._parts.cycle.at_slot(slot))
 
     async def _ended_run(self, report: Report | None) -> None:
         if report is None or report.run is None:
@@ -311,10 +283,11 @@ class Service:
             row = journal.run(tx, report.run)
         if row is not None:
             self._tried = (report.run, self._clock.now(), _standing(row))
-        await self._crew.trace(report.run)
+        if self._trace is not None:
+            await self._trace(report.run)
 
     async def _collect(self) -> None:
-        found = await self._crew.collector.run()
+        found = await self._parts.collector.run()
         for platform in found.platforms:
             if platform.error is not None:
                 self._progress.note("service", f"collect: {platform.platform}: {platform.error}")
@@ -323,15 +296,18 @@ class Service:
                 self._progress.note("service", f"collect: {source.source}: {source.error}")
 
     async def _poll(self) -> None:
-        for problem in (await self._crew.feeds.poll(self._settings.feeds.feeds)).problems:
+        for problem in (await self._parts.feeds.poll(self._settings.feeds.feeds)).problems:
             self._progress.note("service", f"feed: {problem}")
 
     async def _pursue(self) -> None:
-        await self._crew.cycle.recover()
+        await self._parts.cycle.recover()
 
     async def _daily(self) -> None:
-        await self._crew.reconciler.run()
-        await self._crew.thin()
+        await self._parts.reconciler.run()
+        await retention.run(
+            self._books, self._clock, self._settings.retention_days,
+            fresh_days=self._settings.feeds.fresh_days,
+        )  # fmt: skip
 
     async def _do(self, job: _Job) -> None:
         """One piece of work; its fault is told and ends nothing but it."""
@@ -357,21 +333,23 @@ class Service:
             raise error
         if error is not None and not isinstance(error, Exception):
             raise error
-        await self._account_for(job.name, error)
-        if job.after is not None:
-            await job.after()
+        await self._account_for(job, error)
 
-    async def _account_for(self, name: str, error: Exception | None) -> None:
+    async def _account_for(self, job: _Job, error: Exception | None) -> None:
+        """That it was done is kept, and how it ended."""
         now = self._clock.now()
-        about = name.partition(" ")[0]
-        if error is None:
-            async with self._books.write() as tx:
-                alerts.clear(tx, Kind.FAULT, about, at=now)
-            return
-        said = f"{about} failed: {type(error).__name__}: {error}"
-        self._progress.note("service", said)
+        about = job.name.partition(" ")[0]
+        said = "" if error is None else f"{about} failed: {type(error).__name__}: {error}"
+        if said:
+            self._progress.note("service", said)
         async with self._books.write() as tx:
-            alerts.sound(tx, Kind.FAULT, about, said, at=now)
+            if said:
+                alerts.sound(tx, Kind.FAULT, about, said, at=now)
+            else:
+                alerts.clear(tx, Kind.FAULT, about, at=now)
+            if job.bell is not None:
+                bells.ring(tx, *job.bell)
+        self._pursued = self._pursued or job.name == Bell.PURSUE
 
     # Looking out
 
@@ -382,22 +360,19 @@ class Service:
             timedelta(0) <= now - self._looked_out_at < LOOKOUT_EVERY
         ):
             self._show_status()
+            folder = sqlite_path(self._settings.location.database_url).parent
             async with self._books.write() as tx:
-                since = bells.hung_at(tx)
-                found = lookout.conditions(
-                    tx, self._settings, now, since=since, disk_free=self._disk_free()
-                )
-                alerts.level(tx, lookout.KINDS, found, at=now)
                 problems = audit.glance(tx)
+                found = lookout.conditions(
+                    tx, self._settings, now, since=bells.hung_at(tx),
+                    disk_free=shutil.disk_usage(folder).free, problems=problems,
+                )  # fmt: skip
+                alerts.level(tx, lookout.KINDS, found, at=now)
             self._looked_out_at = now
             if problems:
-                await self._crew.tell()
+                await self._parts.tell()
                 raise BooksWrong(problems)
-        await self._crew.tell()
-
-    def _disk_free(self) -> int:
-        folder: Path = self._settings.location.state_dir
-        return shutil.disk_usage(folder).free
+        await self._parts.tell()
 
     async def _keep_watch(self, interval_s: float | None) -> None:
         """Say that we live, after the books were really read, and unless the work hangs."""

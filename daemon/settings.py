@@ -74,6 +74,10 @@ class Schedule:
     feed: cadence.Schedule
     posts_per_day_max: int
 
+    def runs_per_day(self, at: datetime) -> float:
+        """How often a run is due: whatever the schedule asks, no more articles than the clamp."""
+        return min(self.publish.per_day(at), float(self.posts_per_day_max))
+
 
 @dataclass(frozen=True, slots=True)
 class DevToAccount:
@@ -160,6 +164,26 @@ class Settings:
         """Whether any ladder names a model."""
         return any(ladder.paid for ladder in self.ladders.values())
 
+    def secrets(self) -> list[str]:
+        """Everything that must never stand in an article, or in the log."""
+        chosen = self.publishing
+        found = [
+            *(endpoint.key.reveal() for endpoint in self.endpoints.values()),
+            chosen.devto.key.reveal(),
+            chosen.bluesky.app_password.reveal(),
+            self.earning.stripe_key.reveal(),
+            self.alert_url.reveal(),
+            *(
+                value
+                for own in chosen.plugins.values()
+                for name, value in own.items()
+                # Which of a plug-in's settings are secret, it alone knows; its name tells most
+                # often.
+                if re.search(r"key|token|secret|password", name)
+            ),
+        ]
+        return [secret for secret in found if secret]
+
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -170,24 +194,28 @@ def environment(
     """
     The environment, filled up from the env file.
 
-    The file is `env_file`, else `.env` in the working directory, else /etc/penstock/penstock.env;
-    systemd may have read the last for us, as root, so it is passed over where we may not read it.
-
+    Args:
+        env_file: the one named; else what `found_env_file` has.
     Raises:
-        SettingsError: the file named cannot be read, or has a line that cannot be parsed.
+        SettingsError: the file cannot be read, or has a line that cannot be parsed.
     """
-    path = env_file or next(
-        (
-            found
-            for found in ((cwd or Path.cwd()) / ".env", ETC_ENV_FILE)
-            if found.is_file() and (found != ETC_ENV_FILE or os.access(found, os.R_OK))
-        ),
-        None,
-    )
+    path = env_file or found_env_file(cwd)
     values = {} if path is None else _read_env_file(path)
     return values | {
         name: value for name, value in env.items() if value != "" or name not in values
     }
+
+
+def found_env_file(cwd: Path | None = None) -> Path | None:
+    """
+    `.env` in the working directory, else /etc/penstock/penstock.env, else none.
+
+    systemd may have read the last for us, as root, so it is passed over where we may not read it.
+    """
+    beside = (cwd or Path.cwd()) / ".env"
+    if beside.is_file():
+        return beside
+    return ETC_ENV_FILE if ETC_ENV_FILE.is_file() and os.access(ETC_ENV_FILE, os.R_OK) else None
 
 
 def locate(env: Mapping[str, str]) -> Location:
@@ -542,5 +570,5 @@ def _read_env_file(path: Path) -> dict[str, str]:
 
 
 def umask_private() -> None:
-    """Keep everything we create to ourselves: state files hold drafts and, later, sessions."""
+    """Keep everything we create to ourselves: state files hold drafts and sessions."""
     os.umask(0o077)

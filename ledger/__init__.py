@@ -17,8 +17,3 @@ The books: double entry, append-only, in integers of a millionth of a credit.
 
 Imports nothing else of ours.
 """
-
-from ledger.database import Database
-from ledger.money import ZERO, AmountError, MicroCredits
-
-__all__ = ["ZERO", "AmountError", "Database", "MicroCredits"]

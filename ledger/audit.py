@@ -14,16 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import OperationalError
-from sqlmodel import SQLModel
 
 from ledger.chain import GENESIS, SEALED, SEALED_LATER, seal
 from ledger.database import file_problems, is_schema_error
 from ledger.errors import UnknownAccount
-from ledger.models import Account
-from ledger.posting import HOUR_CHARS, open_holds
+from ledger.posting import HOUR_CHARS, accounts, open_holds, totals
 from ledger.rules import TREASURY, AccountKind, Action, Code, Totals, kind_of, movement
-
-_accounts = SQLModel.metadata.tables[str(Account.__tablename__)]
 
 # A broken chain makes every later row differ; the first few tell the story.
 PROBLEMS_MAX = 20
@@ -198,18 +194,13 @@ class _Replay:
 
 def _compare_accounts(tx: Connection, replay: _Replay, report: Report) -> None:
     stored: dict[str, Totals] = {}
-    for row in tx.execute(select(_accounts)):
+    for row in tx.execute(select(accounts)):
         report.accounts += 1
         _check_kind(row.name, row.kind, report)
-        stored[row.name] = Totals(
-            row.debits_posted_micro,
-            row.credits_posted_micro,
-            row.debits_pending_micro,
-            row.credits_pending_micro,
-        )
-    totals = {name: Totals(*sums) for name, sums in replay.sums.items()}
-    for name in sorted(stored.keys() | totals.keys()):
-        have, want = stored.get(name, Totals()), totals.get(name, Totals())
+        stored[row.name] = totals(row)
+    replayed = {name: Totals(*sums) for name, sums in replay.sums.items()}
+    for name in sorted(stored.keys() | replayed.keys()):
+        have, want = stored.get(name, Totals()), replayed.get(name, Totals())
         if have != want:
             report.note(
                 f"the account {name} says {_in_words(have)}, its rows say {_in_words(want)}"

@@ -72,29 +72,25 @@ class Database:
     def __init__(self, url: str, *, busy_timeout_ms: int = 5000) -> None:
         self.path = sqlite_path(url)
         self._engine = _engine(url, busy_timeout_ms)
+        # Made once: options of a connection would be made at each transaction.
+        self._reading = self._engine.execution_options(penstock_immediate=False)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction that may write: begun IMMEDIATE, committed on leaving or rolled back."""
-        with self._transaction(immediate=True) as connection:
+        with self._transaction(self._engine) as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One transaction that only reads, over one unchanging snapshot."""
-        with self._transaction(immediate=False) as connection:
+        with self._transaction(self._reading) as connection:
             yield connection
 
     @contextmanager
-    def _transaction(self, *, immediate: bool) -> Iterator[Connection]:
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
         try:
-            with (
-                translated(self.path),
-                self._engine.connect().execution_options(
-                    penstock_immediate=immediate
-                ) as connection,
-                connection.begin(),
-            ):
+            with translated(self.path), engine.connect() as connection, connection.begin():
                 yield connection
         except StorageReadOnly:
             # SQLite opens what it may not write for reading; that must not outlast the cause.

@@ -16,7 +16,7 @@ from ledger import models
 from ledger.chain import GENESIS, row_hash
 from ledger.errors import RefReused
 from ledger.money import ZERO, MicroCredits
-from ledger.rules import TREASURY, Action, Code, kind_of, movement
+from ledger.rules import TREASURY, Action, Code, Totals, kind_of, movement
 from ledger.statements import Statement, Value, change
 from ledger.types import from_text, to_text
 
@@ -42,6 +42,12 @@ class OpenHold:
         """A row of `open_hold` as it is stored."""
         name, at, account, micro, run, attempt = row
         return cls(name, from_text(at), account, MicroCredits(micro), run, attempt)
+
+
+def totals(row: Iterable[Any]) -> Totals:
+    """The sums of a row of `account` as it is stored."""
+    _, _, *sums = row
+    return Totals(*sums)
 
 
 class Transfer(NamedTuple):

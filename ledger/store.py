@@ -27,7 +27,7 @@ from ledger.errors import (
     UnknownHold,
 )
 from ledger.money import MICRO_MAX, ZERO, MicroCredits
-from ledger.posting import OpenHold, Transfer, accounts, transfers
+from ledger.posting import Transfer, accounts, transfers
 from ledger.rules import (
     ADJUSTMENTS,
     GRANTS,
@@ -176,7 +176,8 @@ def earn(
     id: str,
     platform: str,
     amount: MicroCredits,
-    cap: Cap,
+    cap: MicroCredits,
+    since: datetime,
     at: datetime,
     run: str | None = None,
     ref: str | None = None,
@@ -186,7 +187,7 @@ def earn(
     Book what readers were worth, as far as a cap on all platforms leaves room, once per id.
 
     Args:
-        cap: since a moment; see `credited_since`.
+        cap: what engagement is credited with since a moment at most; see `credited_since`.
     Returns:
         What this id is credited with, now or by an earlier call; zero where there is no room, and
         then nothing is booked.
@@ -197,14 +198,11 @@ def earn(
     """
     if not ZERO < amount <= MicroCredits(MICRO_MAX):
         raise InvalidAmount(f"income must be positive and at most a billion, not {amount}")
-    if cap.since is None:
-        raise ValueError("income is capped since a moment, not by run")
     known = posting.find(tx, id)
     if known is not None:
         credited = min(amount, MicroCredits(known.amount_micro))
     else:
-        room = cap.amount - credited_since(tx, cap.since)
-        credited = min(amount, max(room, ZERO))
+        credited = min(amount, max(cap - credited_since(tx, since), ZERO))
     row = posting.new_row(
         id=id, at=at, action=Action.POST, debit=TREASURY, credit=f"engagement:{platform}",
         amount=credited, code=Code.ENGAGEMENT, run=run, ref=ref, memo=memo,
@@ -425,7 +423,7 @@ def account_balances(tx: Connection) -> list[AccountBalance]:
     rows = tx.execute(select(accounts).order_by(accounts.c.name))
     return [
         AccountBalance(
-            row.name, AccountKind(row.kind), _row_totals(row).balance(AccountKind(row.kind))
+            row.name, AccountKind(row.kind), posting.totals(row).balance(AccountKind(row.kind))
         )
         for row in rows
     ]
@@ -587,11 +585,6 @@ def earned_by_run(tx: Connection) -> dict[str, MicroCredits]:
     return {run: _sum(int(micro)) for run, micro in _EARNED_BY_RUN.all(tx)}
 
 
-def open_holds(tx: Connection) -> list[OpenHold]:
-    """The holds that have not ended, oldest first."""
-    return posting.open_holds(tx)
-
-
 def entries(
     tx: Connection, *, since: datetime | None = None, limit: int | None = None
 ) -> Iterator[Entry]:
@@ -623,13 +616,7 @@ def entries(
 
 
 _ACCOUNT = Statement(
-    select(
-        accounts.c.debits_posted_micro,
-        accounts.c.credits_posted_micro,
-        accounts.c.debits_pending_micro,
-        accounts.c.credits_pending_micro,
-    ).where(accounts.c.name == bindparam("account")),
-    lambda row: Totals(*row),
+    select(accounts).where(accounts.c.name == bindparam("account")), posting.totals
 )
 _GIVEN_BACK = number(
     text(
@@ -732,12 +719,3 @@ def _sum(found: int | None) -> MicroCredits:
     """What a statement that always returns one sum returned."""
     assert found is not None
     return MicroCredits(found)
-
-
-def _row_totals(row: Any) -> Totals:
-    return Totals(
-        debits_posted=row.debits_posted_micro,
-        credits_posted=row.credits_posted_micro,
-        debits_pending=row.debits_pending_micro,
-        credits_pending=row.credits_pending_micro,
-    )

@@ -13,31 +13,3 @@ Destinations.
 Imports nothing else of ours. A new destination is one file and one line in `daemon.app`, or an
 entry point of another distribution (docs/publishers.md).
 """
-
-from publishers.port import (
-    Announcing,
-    Discarding,
-    Engagement,
-    Engaging,
-    Hosting,
-    Intent,
-    Note,
-    Post,
-    Publisher,
-    Receipt,
-    Withdrawing,
-)
-
-__all__ = [
-    "Announcing",
-    "Discarding",
-    "Engagement",
-    "Engaging",
-    "Hosting",
-    "Intent",
-    "Note",
-    "Post",
-    "Publisher",
-    "Receipt",
-    "Withdrawing",
-]

@@ -19,10 +19,6 @@ METRICS = ("view", "reaction", "comment", "like", "repost", "reply", "quote")
 Note: TypeAlias = Callable[[str], Awaitable[None]]
 
 
-async def forgotten(text: str) -> None:
-    """A note for who publishes without a journal, as a script or a test may."""
-
-
 @dataclass(frozen=True, slots=True)
 class Post:
     """

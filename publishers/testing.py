@@ -191,6 +191,10 @@ def arranged(hook: Callable[..., T], *args: Any) -> T:
 # What the daemon does around a publisher
 
 
+async def forgotten(text: str) -> None:
+    """A note for who publishes without a journal."""
+
+
 class Stage:
     """
     A destination, who publishes there, and what was stored about it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -25,6 +26,8 @@ from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.doubles.model import ModelDouble
 from tests.doubles.web import Page, SiteDouble
@@ -212,6 +215,24 @@ def digest_desk(home: Path, **settings: str) -> Desk:
     feeds = ",".join(str(EXAMPLE_FEEDS / f"{n}.xml") for n in ("millrace", "sluice", "backwater"))
     base = {"PENSTOCK_FEEDS": feeds, "PENSTOCK_FRESH_DAYS": "36500"}
     return Desk(home, base | settings)
+
+
+# Disks and networks that go wrong
+
+
+def unshared(*words: str) -> list[str]:
+    """What starts a program in a namespace of its own; where that cannot be, it is said."""
+    prefix = ["unshare", *words]
+    is_root = os.geteuid() == 0 and shutil.which("unshare") is not None
+    if not is_root or subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("NOT RUN: a disk or network of its own needs root and unshare")
+    return prefix
+
+
+def mounting(*commands: Sequence[str]) -> list[str]:
+    """What starts a program among mounts of its own."""
+    script = " && ".join(map(shlex.join, commands))
+    return unshared("-m", "sh", "-c", f'{script} && exec "$@"', "sh")
 
 
 # A small world

@@ -52,6 +52,18 @@ def new_book(path: Path, *, grant: str | None = None) -> Iterator[Database]:
         book.close()
 
 
+@contextmanager
+def whole_book(path: Path, *, busy_timeout_ms: int = 30_000) -> Iterator[Database]:
+    """A file with every table of the program."""
+    # Only those who need it pay for what it imports: the ledger's own processes are many.
+    from daemon import migrations
+
+    with closing(open_book(path, busy_timeout_ms=busy_timeout_ms)) as book:
+        with book.write() as tx:
+            create_schema(tx, migrations.register_tables())
+        yield book
+
+
 def ledger_metadata() -> MetaData:
     metadata = MetaData()
     for table in (Account, Transfer, OpenHold, AccountHour):

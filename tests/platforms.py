@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -64,13 +64,7 @@ class Mortal(httpx.AsyncBaseTransport):
 
 
 class Platforms(Stage):
-    """
-    The stage, whose settings name all three destinations unless told otherwise.
-
-    `opened` are those whose loops are still to be closed.
-    """
-
-    opened: ClassVar[list[Platforms]] = []
+    """The stage, whose settings name all three destinations unless told otherwise."""
 
     def __init__(self, folder: Path, /, **changes: str) -> None:
         super().__init__(
@@ -88,7 +82,6 @@ class Platforms(Stage):
             }
             | changes,
         )
-        self.opened.append(self)
         self.devto = DevToDouble(self.time.loop.time)
         self.bluesky = BlueskyDouble(now=self.time.clock.now)
         self.webhook = Webhook()

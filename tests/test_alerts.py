@@ -100,6 +100,21 @@ def test_clearing_names_what_it_clears(office: Office) -> None:
     assert office.standing() == ["two"]
 
 
+def test_who_is_asked_no_more_bars_nobody(office: Office) -> None:
+    for about in ("devto", "devto:readers", "bluesky", "revenue:stripe"):
+        office.sound(Kind.BARRED, about, about)
+    office.sound(Kind.APPROVAL, "r1", "a draft")
+    office.tell()
+    with office.database.write() as tx:
+        alerts.let_in(tx, ["bluesky", "outbox"], at=START)
+    assert office.standing() == ["bluesky", "a draft"]
+    office.double.told.clear()
+    office.tell()
+    assert office.told() == [
+        (f"all clear: {name}", True) for name in ("devto", "devto:readers", "revenue:stripe")
+    ]
+
+
 def test_an_event_is_news_for_a_week(office: Office) -> None:
     office.sound(Kind.REFUSED, "r1:devto", "no")
     assert office.standing(days=6.9) == ["no"]

@@ -21,6 +21,7 @@ from daemon.books import Books
 from daemon.control import Gate, Paused
 from daemon.crew.prompts import prompt
 from daemon.desk import house
+from daemon.desk.announcement import trimmed
 from daemon.inference import attempts
 from daemon.inference.asking import Asker
 from daemon.inference.chat import ChatModel
@@ -125,7 +126,6 @@ def post(tmp_path: Path) -> Iterator[MakePost]:
     yield make
     for each in made:
         each.judge()
-        each.time.close()
 
 
 # Honest
@@ -365,10 +365,10 @@ TEXTS = st.lists(_LETTERS, max_size=700).map("".join)
 @example("x " + "y" * 400)
 @example("\u0600" * 400)
 def test_what_is_trimmed_fits_and_is_trimmed_once(text: str) -> None:
-    cut = house.trimmed(text)
+    cut = trimmed(text)
     assert len(GRAPHEME.findall(cut)) <= 300
     assert len(cut.encode("utf-8", "surrogatepass")) <= 3_000
-    assert house.trimmed(cut) == cut
+    assert trimmed(cut) == cut
     assert bool(cut) == bool(text)
     if cut != text:
         kept = cut.removesuffix("…")
@@ -378,7 +378,7 @@ def test_what_is_trimmed_fits_and_is_trimmed_once(text: str) -> None:
 
 @given(st.text("ab ,.", min_size=301, max_size=900))
 def test_where_there_are_words_it_is_cut_between_them(text: str) -> None:
-    cut = house.trimmed(text)
+    cut = trimmed(text)
     kept = cut.removesuffix("…")
     rest = text[len(kept) :]
     in_a_word = bool(rest) and rest[0].isalpha() and kept[-1:].isalpha()

@@ -305,7 +305,7 @@ def test_a_schema_has_the_fields_of_the_contract(schema: type[BaseModel], fields
 def test_the_parts_of_notes_and_reviews_have_the_fields_of_the_contract() -> None:
     assert json_schema(Notes)["$defs"]["ClaimNote"]["required"] == ["statement", "quote", "source"]
     definitions = json_schema(Review)["$defs"]
-    assert definitions["Finding"]["required"] == ["where", "problem", "fix"]
+    assert definitions["Problem"]["required"] == ["where", "problem", "fix"]
     assert definitions["Verdict"]["enum"] == ["approve", "revise", "research"]
 
 

@@ -148,6 +148,12 @@ def test_a_provider_in_trouble_is_not_taken_for_one_without_a_counter(answer: An
         look_up(Provider(v1_generation=answer), "gen-1")
 
 
+def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+    endless = Answer(200, {"content-type": "application/json"}, b" " * 60_000, endless=True)
+    with pytest.raises(Unreadable, match="has no end"):
+        ask(Provider(v1_key=endless))
+
+
 def test_a_provider_that_is_told_not_to_be_asked_gets_no_request() -> None:
     provider = Provider(v1_key={"usage": 1})
     assert ask(provider, UsageApi.NONE) is None

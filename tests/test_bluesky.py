@@ -23,6 +23,8 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemon import app
+from daemon.settings import load
 from publishers.bluesky import Bluesky, records, session, xrpc
 from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.port import Announcing, Engaging, Intent, Post, Receipt, Withdrawing
@@ -70,6 +72,7 @@ class Stage:
     notes: list[str] = field(default_factory=list)
     transport: httpx.AsyncBaseTransport | None = None
     identifier: str = "author.test"
+    timeout_s: float = 20.0
 
     @property
     def file(self) -> Path:
@@ -78,8 +81,8 @@ class Stage:
     def bluesky(self) -> Bluesky:
         return Bluesky(
             handle=self.identifier, app_password=self.password, session_file=self.file,
-            clock=self.clock, service=self.url, transport=self.transport,
-            tls=TLS,
+            clock=self.clock, service=self.url, timeout_s=self.timeout_s,
+            transport=self.transport, tls=TLS,
         )  # fmt: skip
 
     async def note(self, text: str) -> None:
@@ -543,10 +546,49 @@ GARBAGE = {
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xrpc, "TIMEOUT_S", 1.0)
+def impatient(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.timeout_s = 1.0
     monkeypatch.setattr(xrpc, "UPLOAD_TIMEOUT_S", 1.0)
     monkeypatch.setattr(xrpc, "ANSWER_BYTES_MAX", 1_000_000)
+
+
+def test_a_request_is_given_as_long_as_the_operator_says(tmp_path: Path) -> None:
+    class Silence(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    env = {
+        "PENSTOCK_STATE_DIR": str(tmp_path), "PENSTOCK_PUBLISHERS": "outbox,bluesky",
+        "BLUESKY_HANDLE": "author.test", "BLUESKY_APP_PASSWORD": PASSWORD,
+        "PENSTOCK_HTTP_TIMEOUT": "0.2",
+    }  # fmt: skip
+    world = app.World(platforms=Silence())
+    chosen = load(env, at=START, for_run=False)
+    bluesky = app.PUBLISHERS["bluesky"](app.Wiring(chosen, world, None))
+    with pytest.raises(Transient, match="no whole answer within"):
+        asyncio.run(bluesky.find(intent_of()))
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "connect_s", "upload_s"), [(5, 2.5, 90), (20, 10, 90), (200, 15, 200)]
+)
+def test_a_connection_gets_a_part_of_that_time_and_an_upload_no_less_than_it_needs(
+    tmp_path: Path, timeout_s: float, connect_s: float, upload_s: float
+) -> None:
+    class Refusing(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            asked.append(request.extensions["timeout"])
+            raise httpx.ConnectTimeout("nobody there")
+
+    asked: list[dict[str, float]] = []
+    stage = Stage(
+        BlueskyDouble(), ManualClock(), "https://pds.test", tmp_path, transport=Refusing(),
+        timeout_s=timeout_s,
+    )  # fmt: skip
+    with pytest.raises(Transient):
+        stage.find(intent_of())
+    assert {(one["connect"], one["read"]) for one in asked} == {(connect_s, upload_s)}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -636,6 +678,7 @@ def test_who_is_not_reached_has_posted_nothing(stage: Stage) -> None:
         (rate_limited(START, retry_after="7"), 7),
         (Answer(429, {"retry-after": "Mon, 23 Nov 2026 08:01:00 GMT"}, b""), 60),
         (Answer(429, {"retry-after": "99999999"}, b""), 86_400),
+        (Answer(429, {"retry-after": f"Mon, 23 Nov {'9' * 30} 08:01:00 GMT"}, b""), None),
         (Answer(429, {"retry-after": "nan", "ratelimit-reset": "soon"}, b""), None),
         (Answer(429, {"retry-after": "-3"}, b""), 0),
     ],

@@ -17,33 +17,26 @@ import httpx
 import pytest
 from PIL import Image
 
-from publishers.bluesky import Bluesky, records, xrpc
+from publishers.bluesky import Bluesky, records
 from publishers.errors import Barred, OutcomeUnknown, Transient
 from publishers.port import Engagement, Intent, Post, Receipt
 from tests.peers import pds
+from tests.peers.pds import until
 from tests.test_bluesky import TLS, Fatal, Killed, Reaper
 
-ACCOUNTS = [
-    (name, f"{name}-password") for name in ("alice", "bob", "carol", "dave", "erin", "frank")
-]
+NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
 POSTS = "app.bsky.feed.post"
-INDEXED_MAX_S = 30.0
 
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[pds.Network]:
-    try:
-        with pds.network(ACCOUNTS, appview=pds.has_appview()) as running:
-            yield running
-    except pds.NotToBeHad as problem:
-        pytest.skip(f"NOT RUN: {problem}")
+    with pds.network(NAMES, appview=True) as running:
+        yield running
 
 
 @pytest.fixture
 def appview(network: pds.Network) -> pds.Network:
-    if network.appview is None:
-        pytest.skip("NOT RUN: the AppView needs postgresql and redis-server on this machine")
-    return network
+    return network.with_appview()
 
 
 @dataclass
@@ -63,20 +56,15 @@ class OffsetClock:
 
 
 @dataclass
-class Author:
+class Author(pds.Account):
     """One account of the network, publishing from a folder."""
 
-    network: pds.Network
-    name: str
     folder: Path
     clock: OffsetClock = field(default_factory=OffsetClock)
     password: str = ""
     transport: httpx.AsyncBaseTransport | None = None
+    timeout_s: float = 20.0
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def did(self) -> str:
-        return self.network.dids[f"{self.name}.test"]
 
     @property
     def file(self) -> Path:
@@ -86,7 +74,7 @@ class Author:
         return Bluesky(
             handle=f"{self.name}.test", app_password=self.password or f"{self.name}-password",
             session_file=self.file, clock=self.clock, service=self.network.pds,
-            transport=self.transport, tls=TLS,
+            timeout_s=self.timeout_s, transport=self.transport, tls=TLS,
         )  # fmt: skip
 
     def intent(self, *texts: str, **changed: Any) -> Intent:
@@ -112,18 +100,8 @@ class Author:
         told = asyncio.run(self.bluesky().engagement([receipt]))
         return told[0] if told else None
 
-    def records(self, collection: str = POSTS) -> dict[str, Any]:
-        """What is in the account's repository, by record key, as anybody can read it."""
-        listed = self.network.call(
-            "com.atproto.repo.listRecords", repo=self.did, collection=collection, limit="100"
-        )
-        return {r["uri"].rpartition("/")[2]: r for r in listed["records"]}
-
     def revision(self) -> str:
         return str(self.network.call("com.atproto.sync.getLatestCommit", did=self.did)["rev"])
-
-    def token(self) -> str:
-        return self.network.token(f"{self.name}.test", f"{self.name}-password")
 
 
 @pytest.fixture
@@ -135,16 +113,6 @@ def picture() -> bytes:
     made = io.BytesIO()
     Image.new("RGB", (1200, 630), (16, 42, 67)).save(made, "PNG")
     return made.getvalue()
-
-
-def until(found: Callable[[], Any]) -> Any:
-    """What the AppView shows once it has caught up."""
-    deadline = time.monotonic() + INDEXED_MAX_S
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.1)
-    raise AssertionError("the AppView does not show it")
 
 
 def test_a_post_is_stored_as_it_was_intended_down_to_its_hash(alice: Author) -> None:
@@ -220,7 +188,7 @@ class Hanging(httpx.AsyncBaseTransport):
 
 
 def test_a_service_that_hangs_leaves_the_outcome_open_until_it_is_looked_at(
-    alice: Author, monkeypatch: pytest.MonkeyPatch
+    alice: Author,
 ) -> None:
     alice.publish(alice.intent("Earlier."))
     alice.notes.clear()
@@ -229,14 +197,12 @@ def test_a_service_that_hangs_leaves_the_outcome_open_until_it_is_looked_at(
     with ExitStack() as held:
 
         def hang() -> None:
-            monkeypatch.setattr(xrpc, "TIMEOUT_S", 0.5)
             held.enter_context(alice.network.stopped())
 
-        alice.transport = Hanging(hang)
+        alice.transport, alice.timeout_s = Hanging(hang), 2.0
         with pytest.raises(OutcomeUnknown):
             alice.publish(intent)
-    alice.transport = None
-    monkeypatch.setattr(xrpc, "TIMEOUT_S", 20.0)
+    alice.transport, alice.timeout_s = None, 20.0
     # What it was sent thrice waits in its sockets, and is carried out once.
     receipt = until(lambda: alice.find(intent))
     assert alice.publish(intent) == receipt
@@ -398,17 +364,14 @@ def test_an_account_that_is_deactivated_waits_for_its_owner(
 
 
 def test_a_login_that_is_limited_waits_as_long_as_told(tmp_path: Path) -> None:
-    try:
-        with pds.network([("gina", "gina-password")], rate_limits=True) as network:
-            for _ in range(30):
-                network.token("gina.test", "gina-password")
-            author = Author(network, "gina", tmp_path)
-            with pytest.raises(Transient) as told:
-                author.publish(author.intent("One."))
-            assert told.value.retry_after_s is not None
-            assert 200 < told.value.retry_after_s <= 300
-    except pds.NotToBeHad as problem:
-        pytest.skip(f"NOT RUN: {problem}")
+    with pds.network(["gina"], rate_limits=True) as network:
+        author = Author(network, "gina", tmp_path)
+        for _ in range(30):
+            author.token()
+        with pytest.raises(Transient) as told:
+            author.publish(author.intent("One."))
+    assert told.value.retry_after_s is not None
+    assert 200 < told.value.retry_after_s <= 300
 
 
 # The AppView
@@ -420,12 +383,13 @@ def test_counts_are_those_of_other_people(appview: pds.Network, tmp_path: Path) 
     receipt = author.publish(intent)
     first, second = records.thread(records.plan(intent), author.did)
     until(lambda: author.counted(receipt))
-    bob, token = appview.dids["bob.test"], appview.token("bob.test", "bob-password")
+    bob = pds.Account(appview, "bob")
+    token = bob.token()
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
     def does(collection: str, **fields: Any) -> str:
         record = {"$type": collection, "createdAt": now, **fields}
-        body = {"repo": bob, "collection": collection, "record": record}
+        body = {"repo": bob.did, "collection": collection, "record": record}
         made = appview.call("com.atproto.repo.createRecord", body, token)
         return str(made["uri"])
 
@@ -444,7 +408,7 @@ def test_counts_are_those_of_other_people(appview: pds.Network, tmp_path: Path) 
 
     until(lambda: counts() == wanted)
     rkey = liked.rpartition("/")[2]
-    body = {"repo": bob, "collection": "app.bsky.feed.like", "rkey": rkey}
+    body = {"repo": bob.did, "collection": "app.bsky.feed.like", "rkey": rkey}
     appview.call("com.atproto.repo.deleteRecord", body, token)
     until(lambda: counts() == {**wanted, "like": 1})
     asyncio.run(author.bluesky().withdraw(receipt, "a claim was wrong"))

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from daemon.inference.breaker import FAILURES_MAX, REST, REST_MAX, Try, rests_until
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 
 
 def tries(*outcomes: str, model: str = "good", every: timedelta = timedelta(0)) -> list[Try]:

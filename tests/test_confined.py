@@ -21,11 +21,9 @@ import pytest
 from daemon.sources import confined
 from daemon.sources.confined import Confined, Parser, Unconfined
 from daemon.sources.parse import ParsedFeed, ParsedPage, ParseError
+from tests.corpora import FEEDS, REAL_BLOG
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
-REALWEB = SHARED / "realweb"
-CORPUS = SHARED / "corpora" / "feedparser-tests"
 MB = 1_000_000
 T = TypeVar("T")
 Kind = Literal["feed", "page"]
@@ -116,9 +114,9 @@ def in_hand() -> int:
 
 
 def test_real_pages_say_the_same_as_without_a_process() -> None:
-    files = sorted(REALWEB.glob("*.html"))
+    files = sorted(REAL_BLOG.glob("*.html"))
     if not files:
-        pytest.skip(f"NOT RUN: {REALWEB} is not here, so no real page was tried")
+        pytest.skip(f"NOT RUN: {REAL_BLOG} is not here, so no real page was tried")
 
     async def act(parser: Confined) -> None:
         for file in files:
@@ -131,9 +129,9 @@ def test_real_pages_say_the_same_as_without_a_process() -> None:
 
 
 def test_every_feed_of_the_corpus_says_the_same_in_one_process_that_trips_over_none() -> None:
-    files = sorted(file for file in CORPUS.rglob("*") if file.suffix in (".xml", ".json"))
+    files = sorted(file for file in FEEDS.rglob("*") if file.suffix in (".xml", ".json"))
     if not files:
-        pytest.skip(f"NOT RUN: {CORPUS} is not here, so no odd feed was tried")
+        pytest.skip(f"NOT RUN: {FEEDS} is not here, so no odd feed was tried")
 
     async def act(parser: Confined) -> None:
         await feed(parser)

@@ -22,9 +22,10 @@ from markdown_it import MarkdownIt
 
 from publishers.devto import ANSWER_BYTES_MAX, API_V1, PAGE_SIZES, DevTo, unwrap, usable_key
 from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
-from publishers.port import Engaging, Intent, Post, Publisher, Receipt, Withdrawing, forgotten
+from publishers.port import Engaging, Intent, Post, Publisher, Receipt, Withdrawing
+from publishers.testing import forgotten
 from tests.doubles.devto import KEY, DevToDouble, Kind
-from tests.doubles.wire import Answer, InProcess, Request, serve
+from tests.doubles.wire import InProcess, Request, serve
 from tests.peers.prism import NotRun, prism
 from tests.virtual import VirtualTime
 
@@ -144,10 +145,7 @@ class World:
 @contextmanager
 def world(**site: Any) -> Iterator[World]:
     virtual = VirtualTime()
-    try:
-        yield World(virtual, DevToDouble(virtual.loop.time, **site))
-    finally:
-        virtual.close()
+    yield World(virtual, DevToDouble(virtual.loop.time, **site))
 
 
 def once(there: World, receipt: Receipt | None = None) -> None:
@@ -1119,16 +1117,6 @@ def test_a_site_that_cannot_be_reached_leaves_no_doubt() -> None:
 
 
 # Forem's own word for it
-
-
-class Recorder:
-    """Keeps every request a site was sent."""
-
-    def __init__(self, site: DevToDouble) -> None:
-        self.site = site
-
-    async def handle(self, request: Request) -> Answer:
-        return await self.site.handle(request)
 
 
 def every_request() -> list[Request]:

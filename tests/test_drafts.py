@@ -111,7 +111,6 @@ def stage(tmp_path: Path) -> Iterator[Callable[..., Waiting]]:
     yield make
     for each in made:
         each.judge()
-        each.time.close()
 
 
 MakeStage = Callable[..., Waiting]

@@ -30,19 +30,20 @@ import pytest
 
 from daemon import journal, reconcile, settings
 from daemon import tls as trust
-from daemon.app import World, opened_database, opened_parts
+from daemon.app import World, opened_database, opened_for_work, opened_parts
 from daemon.cycle import Report
-from daemon.inference import attempts
+from daemon.inference import attempts, breaker
 from daemon.journal import RunOutcome
-from ledger import audit, store
+from ledger import audit, posting, store
 from ledger.database import Database
 from ledger.money import MicroCredits
 from ledger.rules import Code
+from tests.cli_helpers import ladder
 from tests.doubles import author
 from tests.doubles.model import Asked, Charge, Kind, ModelDouble, Prices
 from tests.doubles.web import SiteDouble
 from tests.doubles.wire import InProcess, serve
-from tests.stage import BLOG_ADDRESS, CHEAP, GOOD, Silent, blog_pages
+from tests.stage import BLOG_ADDRESS, CHEAP, GOOD, TOPICS, Silent, Stage, blog_pages
 from tests.virtual import START
 
 SCHEMAS = ("plan", "notes", "draft", "review")
@@ -108,7 +109,7 @@ class House:
                 "PENSTOCK_DAILY_CAP": "10",
                 "PENSTOCK_MONTHLY_CAP": "40",
                 "PENSTOCK_CALL_TIMEOUT": "20",
-                **ladders(TWO_RUNGS),
+                **ladder(TWO_RUNGS),
                 **self.changes,
             },
             at=START,
@@ -197,7 +198,7 @@ class House:
         assert self._booked(Code.UNCERTAIN, Code.CORRECTION, Code.ADJUSTMENT) == 0
         with self.reading() as tx:
             held = store.balance(tx).held.micro
-            assert {hold.attempt for hold in store.open_holds(tx)} == {a.id for a in unknown}
+            assert {hold.attempt for hold in posting.open_holds(tx)} == {a.id for a in unknown}
         assert bill <= certain + held
 
         later = self.clock.now() + EXPIRY
@@ -245,10 +246,6 @@ def is_blind(charge: Charge) -> bool:
 
 def schema_of(attempt: Any) -> str:
     return str(attempt.step).partition("-")[0]
-
-
-def ladders(rungs: str) -> dict[str, str]:
-    return {f"PENSTOCK_MODELS_{role}": rungs for role in ("RESEARCH", "WRITE", "EDIT")}
 
 
 def provider(**prices: Prices) -> ModelDouble:
@@ -392,6 +389,8 @@ def test_another_model_that_bills_above_the_hold_is_booked_in_full_and_asked_no_
     assert {a.model for a in made[first + 1 :] if a.step != made[first].step} <= (
         {"good", "cheap"} if schema == "notes" else {"cheap"}
     )
+    with one.reading() as tx:
+        assert [entry.code for entry in store.entries(tx)].count(Code.OVERRUN) == 1
     one.judge()
 
 
@@ -409,7 +408,7 @@ def test_a_provider_that_always_fails_is_given_up_and_the_next_one_takes_over(
     house: MakeHouse, name: str
 ) -> None:
     fault = FAULTS[name]
-    one = house(**ladders(TWO_PROVIDERS))
+    one = house(**ladder(TWO_PROVIDERS))
     one.llm.misbehave(fault.kind, times=None, **fault.details)
     one.published()
     asked = Counter(model for _, model, _ in one.asked)
@@ -480,7 +479,7 @@ def test_a_connection_that_ends_before_the_request_was_read_is_unknown(
     house: MakeHouse, reset: bool
 ) -> None:
     with slammed_door(reset=reset) as url:
-        one = house(Deaf(), url, **ladders(TWO_PROVIDERS))
+        one = house(Deaf(), url, **ladder(TWO_PROVIDERS))
         one.published()
         first = [a for a in one.attempts if a.provider == "llm"]
         # Our side cannot tell it from a request that was read, and so it stays held; but an RST
@@ -496,7 +495,7 @@ def test_an_endpoint_that_takes_the_connection_and_says_nothing_is_unknown(
 ) -> None:
     options = "llm/good=timeout:1.5;llm/cheap=timeout:1.5"
     with silence() as url:
-        one = house(Deaf(), url, PENSTOCK_MODEL_OPTIONS=options, **ladders(TWO_PROVIDERS))
+        one = house(Deaf(), url, PENSTOCK_MODEL_OPTIONS=options, **ladder(TWO_PROVIDERS))
         one.published()
         first = [a for a in one.attempts if a.provider == "llm"]
         assert {(a.outcome, a.http_status) for a in first} == {("unknown", None)}
@@ -531,7 +530,7 @@ def judge_unsent(one: House, *words: str) -> None:
 def test_a_port_where_nobody_listens_is_unsent_and_the_next_provider_takes_over(
     house: MakeHouse,
 ) -> None:
-    one = house(None, closed_port(), **ladders(TWO_PROVIDERS))
+    one = house(None, closed_port(), **ladder(TWO_PROVIDERS))
     one.published()
     judge_unsent(one, "ConnectError")
 
@@ -539,7 +538,7 @@ def test_a_port_where_nobody_listens_is_unsent_and_the_next_provider_takes_over(
 def test_a_name_that_does_not_resolve_is_unsent_soon_and_the_next_provider_takes_over(
     house: MakeHouse,
 ) -> None:
-    one = house(None, "https://no-such-host.invalid", **ladders(TWO_PROVIDERS))
+    one = house(None, "https://no-such-host.invalid", **ladder(TWO_PROVIDERS))
     begun = time.monotonic()
     one.published()
     # A resolver may itself be slow to say no; a try for a connection is bounded at ten seconds.
@@ -679,7 +678,7 @@ def test_a_wrong_certificate_is_unsent_and_the_next_provider_takes_over(
     house: MakeHouse, authority: Authority, name: str
 ) -> None:
     certificate, words = WRONG[name]
-    one = house(tls=authority.context(**certificate), **ladders(TWO_PROVIDERS))
+    one = house(tls=authority.context(**certificate), **ladder(TWO_PROVIDERS))
     one.published()
     # Who may not be whom we pay has not seen our key either.
     judge_unsent(one, "ConnectError", words)
@@ -688,7 +687,7 @@ def test_a_wrong_certificate_is_unsent_and_the_next_provider_takes_over(
 def test_an_endpoint_without_tls_where_it_is_expected_is_unsent(house: MakeHouse) -> None:
     with serve(provider()) as plain:
         url = plain.url.replace("http://", "https://")
-        one = house(None, url, **ladders(TWO_PROVIDERS))
+        one = house(None, url, **ladder(TWO_PROVIDERS))
         one.published()
         judge_unsent(one, "ConnectError")
 
@@ -787,7 +786,7 @@ def test_a_provider_whose_account_is_used_up_is_asked_once_and_rests(
     house: MakeHouse, name: str
 ) -> None:
     code, body = USED_UP[name]
-    one = house(**ladders(TWO_PROVIDERS))
+    one = house(**ladder(TWO_PROVIDERS))
     one.llm.misbehave("status", code=code, body=body, retry_after="1", times=None)
     one.published()
     # Neither again, nor with its other model, nor for another question: waiting pays no bill.
@@ -798,9 +797,35 @@ def test_a_provider_whose_account_is_used_up_is_asked_once_and_rests(
     one.judge()
 
 
+@pytest.mark.parametrize("name", ["OpenRouter, credits", "OpenRouter, free models"])
+def test_an_account_that_is_filled_again_is_asked_after_a_rest_by_the_same_process(
+    tmp_path: Path, name: str
+) -> None:
+    stage = Stage(tmp_path, **ladder("llm/good"))
+    stage.deposit("5")
+    code, body = USED_UP[name]
+    stage.model.misbehave("status", code=code, body=body)
+
+    found: list[tuple[RunOutcome, bool]] = []
+
+    async def live() -> None:
+        async with opened_parts(stage.settings, database, Silent(), stage.world()) as parts:
+            for topic in TOPICS[:3]:
+                report = await parts.cycle.once(topic=topic)
+                found.append((report.outcome, len(stage.model.requests) > 1))
+                await parts.clock.sleep(0.6 * breaker.REST.total_seconds())
+
+    with opened_for_work(stage.settings.location) as database:
+        stage.time.run(live())
+    # The first is refused, the second comes within the rest, the third is the probe.
+    failed, published = (RunOutcome.FAILED, False), (RunOutcome.PUBLISHED, True)
+    assert found == [failed, failed, published]
+    stage.judge()
+
+
 def test_a_budget_that_is_only_in_flight_is_waited_for(house: MakeHouse) -> None:
     # OpenRouter holds money for what is under way, too, and says when some of it is free again.
-    one = house(**ladders(TWO_PROVIDERS))
+    one = house(**ladder(TWO_PROVIDERS))
     body = _quota(
         "In-flight budget exhausted", code=402, limit_source="openrouter_in_flight_budget",
         reason="in_flight_budget_exhausted",
@@ -820,7 +845,7 @@ def test_a_throttle_that_links_to_a_page_about_quotas_is_waited_out(house: MakeH
         " your current pricing tier. Please retry after 6 seconds. Please go here:"
         " https://aka.ms/oai/quotaincrease to further increase the default rate limit."
     )
-    one = house(**ladders(TWO_PROVIDERS))
+    one = house(**ladder(TWO_PROVIDERS))
     one.llm.misbehave(
         "status", code=429, body=_quota(said, code="429"), retry_after="6", schema="plan"
     )
@@ -834,7 +859,7 @@ def test_a_spend_limit_that_is_reached_is_not_waited_out(house: MakeHouse) -> No
     # As Anthropic says it: a 429 without Retry-After.
     details = {"error_code": "enforced_spend_limit_reached"}
     error = {"type": "rate_limit_error", "message": "Spend limit reached.", "details": details}
-    one = house(**ladders(TWO_PROVIDERS))
+    one = house(**ladder(TWO_PROVIDERS))
     one.llm.misbehave("status", code=429, body={"type": "error", "error": error}, times=None)
     one.published()
     assert [asked for asked in one.asked if asked[0] == "llm"] == [("llm", "good", "plan")]
@@ -860,7 +885,7 @@ def test_a_question_that_is_refused_for_itself_teaches_nothing_about_formats(
 def test_an_account_used_up_amid_questions_side_by_side_costs_one_refusal_each_at_most(
     house: MakeHouse, code: int
 ) -> None:
-    one = house(**ladders(TWO_PROVIDERS))
+    one = house(**ladder(TWO_PROVIDERS))
     body = _quota("Gone.", "insufficient_quota", "insufficient_quota")
     one.llm.misbehave("status", code=code, body=body, schema="notes", times=None)
     one.published()

@@ -14,11 +14,11 @@ from daemon.desk.evidence import (
     Verdict,
     contains,
     nearest_sentence,
-    numbers,
     says_the_same,
     shortens,
     verify,
 )
+from daemon.desk.figures import numbers
 
 SOURCE = (
     "The daemon keeps “its own” ledger – and it never spends what isn’t there.\n"

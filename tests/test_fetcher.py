@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import socket
 import ssl
-import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -27,7 +26,6 @@ from tests.virtual import VirtualTime
 PUBLIC, OTHER_PUBLIC = "93.184.216.34", "1.1.1.1"
 
 # What would never end is told from a busy machine.
-PATIENCE_S = 30.0
 
 
 def get(
@@ -501,10 +499,8 @@ def test_a_name_that_takes_too_long_to_resolve_is_given_up() -> None:
         await asyncio.get_running_loop().create_future()
         return []
 
-    started = time.monotonic()
     with pytest.raises(FetchError, match="too slow"):
         get("http://name.example/", resolve=never, timeout_s=0.1)
-    assert time.monotonic() - started < PATIENCE_S
 
 
 # What only raw bytes can do
@@ -585,7 +581,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
          "huge chunk", "two encodings", "101", "zeros", "another protocol"],
 )  # fmt: skip
 def test_a_server_that_keeps_to_no_protocol_costs_little(script: Script, why: str | None) -> None:
-    started = time.monotonic()
     tracemalloc.start()
     try:
         with pytest.raises(FetchError, match=why):
@@ -593,7 +588,6 @@ def test_a_server_that_keeps_to_no_protocol_costs_little(script: Script, why: st
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - started < PATIENCE_S
     assert peak < 10_000_000
 
 
@@ -659,10 +653,8 @@ def test_a_gzip_bomb_is_cut_before_it_fills_memory() -> None:
 
 def test_an_endless_body_is_cut_at_five_megabytes() -> None:
     site = SiteDouble(pages={"/": Page(b"for ever and ", endless=True)})
-    started = time.monotonic()
     with pytest.raises(FetchError, match="larger than 5 MB"):
         served(site)
-    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_an_endless_body_of_zeros_that_claims_to_be_gzip_is_cut_too() -> None:
@@ -732,17 +724,13 @@ def test_a_gzip_body_in_two_members_is_read_whole_or_refused() -> None:
 )
 def test_a_body_that_takes_too_long_is_cut(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "BODY_TIMEOUT_S", 0.3)
-    started = time.monotonic()
     with pytest.raises(FetchError, match="too slow"):
         served(SiteDouble(pages={"/": page}))
-    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_headers_that_take_too_long_end_the_request() -> None:
-    started = time.monotonic()
     with pytest.raises(FetchError, match="too slow"):
         served(SiteDouble(pages={"/": Page(b"x", delay_s=3)}), timeout_s=0.3)
-    assert time.monotonic() - started < PATIENCE_S
 
 
 # TLS. A key for this test only; the certificate is its own authority and names a.example.

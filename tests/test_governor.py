@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from daemon import estimate
 from daemon.governor import Books, History, Policy, pace
-from daemon.inference.ladder import Ladder, Role, Tier, parse_ladder
+from daemon.inference.ladder import Ladder, Role, Rung, Tier, parse_ladder
 from daemon.inference.prices import PriceBook, parse_prices
-from ledger.money import MicroCredits
+from tests.ledger_helpers import cr
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 COSTS = {"surplus": "0.10", "standard": "0.10", "economy": "0.04", "throttled": "0.01"}
 
 
-def credits_of(text: str) -> MicroCredits:
-    return MicroCredits.parse(text)
-
-
 def policy(**changes: str) -> Policy:
     amounts = {"run_budget": "0.25", "daily_cap": "1", "monthly_cap": "15", "reserve": "0.1"}
-    return Policy(**{k: credits_of(v) for k, v in (amounts | changes).items()}, runway_days=14)
+    return Policy(**{k: cr(v) for k, v in (amounts | changes).items()}, runway_days=14)
 
 
 def books(available: str, *, day: str = "0", month: str = "0", income: str = "0") -> Books:
-    return Books(*map(credits_of, (available, day, month, income)))
+    return Books(*map(cr, (available, day, month, income)))
 
 
 def history(
     costs: dict[str, str] = COSTS, *, last: str | None = None, per_day: float = 1
 ) -> History:
     return History(
-        {Tier(tier): credits_of(cost) for tier, cost in costs.items()},
+        {Tier(tier): cr(cost) for tier, cost in costs.items()},
         Tier(last) if last else None,
         per_day,
     )
@@ -42,21 +39,6 @@ def history(
 @pytest.mark.parametrize(
     ("case", "found", "past", "tier", "cadence"),
     [
-        ("four times the runway is surplus", books("5.70"), history(), "surplus", 1.0),
-        ("a millionth less is standard", books("5.699999"), history(), "standard", 1.0),
-        ("fourteen days to the reserve", books("1.50"), history(), "standard", 1.0),
-        ("less, so the second rung", books("1.499999"), history(), "economy", 1.0),
-        ("less, so the last rung", books("0.50"), history(), "throttled", 1.0),
-        ("thinned, so that it lasts", books("0.17"), history(), "throttled", 0.5),
-        ("not one run above the reserve", books("0.109999"), history(), "dormant", 0.0),
-        ("the reserve is never counted", books("0.10"), history(), "dormant", 0.0),
-        ("the daily cap leaves no run", books("9", day="0.995"), history(), "dormant", 0.0),
-        ("the monthly cap leaves no run", books("9", month="14.995"), history(), "dormant", 0.0),
-        ("the cap leaves the cheap one", books("9", day="0.95"), history(), "economy", 1.0),
-        ("income covers the cost", books("0.30", income="0.10"), history(), "surplus", 1.0),
-        ("stepping up wants a margin", books("1.60"), history(last="economy"), "economy", 1.0),
-        ("and gets it with more", books("1.85"), history(last="economy"), "standard", 1.0),
-        ("staying needs none", books("1.60"), history(last="standard"), "standard", 1.0),
         ("no rung fits the budget", books("9"), history({}), "dormant", 0.0),
         ("free models run on nothing", books("0"), history({"surplus": "0"}), "surplus", 1.0),
     ],
@@ -78,7 +60,7 @@ def test_the_runway_is_the_days_until_the_reserve() -> None:
 def test_a_rung_whose_one_call_could_pass_the_budget_is_not_used() -> None:
     prices = PriceBook(parse_prices("llm/dear=100,10,500;llm/good=1,0.1,5"), {})
     ladders: dict[Role, Ladder] = dict.fromkeys(Role, parse_ladder("llm/dear > llm/good > digest"))
-    kept = estimate.eligible(ladders, prices, credits_of("0.25"), NOW)
+    kept = estimate.eligible(ladders, prices, cr("0.25"), NOW)
     assert {str(rung) for ladder in kept.values() for rung in ladder.paid} == {"llm/good"}
     assert all(ladder.ends_in_digest for ladder in kept.values())
     planned = estimate.planned(kept, prices, NOW)
@@ -95,3 +77,66 @@ def test_a_role_without_a_model_leaves_nothing_to_plan() -> None:
     prices = PriceBook(parse_prices("llm/good=1,0.1,5"), {})
     ladders = dict.fromkeys(Role, parse_ladder("llm/good")) | {Role.EDIT: parse_ladder("digest")}
     assert estimate.planned(ladders, prices, NOW) == {}
+
+
+# What docs/governor.md says, row by row
+
+
+DOC = (Path(__file__).parents[1] / "docs" / "governor.md").read_text(encoding="utf-8")
+
+
+def rows(first_heading: str) -> list[list[str]]:
+    """The cells of the table whose header begins so."""
+    lines = DOC.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_heading}"))
+    found = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+EXAMPLES = rows("available")
+
+
+def test_the_table_is_there() -> None:
+    assert len(EXAMPLES) >= 15
+
+
+@pytest.mark.parametrize("row", EXAMPLES, ids=[row[-1] for row in EXAMPLES])
+def test_every_worked_example_holds(row: list[str]) -> None:
+    available, day, month, income, last, tier, cadence, runway, _ = row
+    found = pace(
+        books(available, day=day, month=month, income=income),
+        history(last=last or None),
+        policy(),
+    )
+    assert str(found.tier) == tier
+    assert found.cadence == pytest.approx(float(cadence), abs=0.005)
+    if tier == "dormant" or runway == "no end":
+        assert found.runway_days is None
+    else:
+        assert found.runway_days is not None
+        assert found.runway_days == pytest.approx(float(runway), abs=0.3)
+    assert found.reason
+
+
+def test_the_shares_of_a_run_are_those_in_the_table() -> None:
+    book = PriceBook(parse_prices("llm/good=3,0.3,15"), {})
+    rung = Rung("llm", "good")
+    shares = estimate.shares(dict.fromkeys(Role, (rung,)), book, cr("0.25"), NOW)
+    table = rows("budget 0.25")
+    for role, (_, hold, expected, share) in zip(Role, table, strict=True):
+        stages = [s for s in estimate.STAGES if s.role is role]
+        price = book.price(rung, NOW)
+        assert str(estimate.peak(role, rung, book, NOW)) == hold
+        assert str(max(price.cost(s.usage) for s in stages)) == expected
+        assert str(shares[role]) == share
+
+
+def test_what_a_tier_buys_is_in_the_table() -> None:
+    bought = {row[0]: row for row in rows("tier | rung")}
+    for tier in Tier:
+        questions = str(estimate.QUESTIONS.get(tier, ""))
+        assert bought[tier][2] == questions

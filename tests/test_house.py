@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +18,10 @@ from daemon.crew.prompts import prompt
 from daemon.desk import house, layout
 from daemon.desk.evidence import Claim, Evidence
 from daemon.desk.house import Context, Manuscript, inspect, mended
+from daemon.desk.mending import tags_from
+from daemon.desk.rules.form import DESCRIPTION_MAX, TAGS_MAX
 from daemon.sources import text as plain_text
-
-SHARED = Path(__file__).parents[2] / "shared" / "corpora"
-ATTACKS = SHARED / "bipia" / "benchmark"
-NAUGHTY = SHARED / "naughty-strings" / "blns.json"
+from tests.corpora import ATTACKS, naughty_strings
 
 # Sixty-four words, none of them twice, so that every run of them is its own.
 LONG = " ".join(
@@ -941,21 +939,13 @@ def test_every_known_injection_is_refused_with_the_link_and_image_it_brings() ->
         assert "images" in refused(only_image), text
 
 
-def naughty() -> list[str]:
-    if not NAUGHTY.is_file():
-        pytest.skip(f"NOT RUN: {NAUGHTY} is not here, so no naughty string was tried")
-    found: list[str] = json.loads(NAUGHTY.read_text(encoding="utf-8"))
-    assert len(found) > 500
-    return found
-
-
 def hidden_in(manuscript: Manuscript) -> list[str]:
     every = (manuscript.title, manuscript.description, *manuscript.tags, manuscript.markdown)
     return [hex(ord(c)) for text in every for c in plain_text.hidden_in(text)]
 
 
 def test_no_naughty_string_makes_a_rule_fail_or_hides_after_mending() -> None:
-    for text in naughty():
+    for text in naughty_strings():
         bare = Manuscript(text, text, (text,), text)
         assert isinstance(inspect(bare, replace(CONTEXT, cites=False)), list)
         assert hidden_in(mended(bare)) == []
@@ -964,7 +954,7 @@ def test_no_naughty_string_makes_a_rule_fail_or_hides_after_mending() -> None:
         repaired = mended(made)
         assert hidden_in(repaired) == []
         assert isinstance(inspect(repaired, CONTEXT), list)
-        assert isinstance(house.tags_from(text), tuple)
+        assert isinstance(tags_from(text), tuple)
 
 
 # Mending
@@ -1040,8 +1030,8 @@ def test_tags_are_letters_and_digits_and_at_most_four(
 
 
 def test_tags_come_from_a_text_where_nobody_gave_any() -> None:
-    assert house.tags_from("Two valves and the reservoir, 日本 42") == ("reservoir", "valve", "two")
-    assert house.tags_from("") == ()
+    assert tags_from("Two valves and the reservoir, 日本 42") == ("reservoir", "valve", "two")
+    assert tags_from("") == ()
 
 
 ODD = st.lists(
@@ -1070,8 +1060,8 @@ def test_mending_twice_is_mending_once_and_nothing_hidden_is_left(
     once = mended(Manuscript(title, description, tuple(tags), markdown))
     assert hidden_in(once) == []
     assert mended(once) == once
-    assert len(once.description) <= house.DESCRIPTION_MAX
-    assert len(once.tags) <= house.TAGS_MAX
+    assert len(once.description) <= DESCRIPTION_MAX
+    assert len(once.tags) <= TAGS_MAX
 
 
 @given(ODD)

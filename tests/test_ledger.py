@@ -75,10 +75,13 @@ def earn(
     run: str | None = "r",
     since: datetime | None = None,
 ) -> Verb:
-    window = store.Cap("the cap", cr(cap), since=since or at - timedelta(hours=24))
+    since = since or at - timedelta(hours=24)
     return lambda tx: str(
-        store.earn(tx, id=id, platform=platform, amount=cr(amount), cap=window, at=at, run=run)
-    )
+        store.earn(
+            tx, id=id, platform=platform, amount=cr(amount), cap=cr(cap), since=since, at=at,
+            run=run,
+        )
+    )  # fmt: skip
 
 
 def hold(

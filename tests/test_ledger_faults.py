@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults import BROKEN, CREATION, FAULTS, VERBS
+from tests.faults import BROKEN, CREATION, FAULTS, VERBS, NotToBeHad, built
 
-SOURCE = Path(__file__).with_name("faults.c")
+ROOT = Path(__file__).parents[1]
 # What a commit, a checkpoint and an opening cannot do without: each of these calls has failed.
 COMMITS = {"write books.db-wal", "fdatasync books.db-wal"}
 CHECKPOINTS = {"write books.db", "fdatasync books.db"}
@@ -25,18 +24,10 @@ CREATES = {"create books.db", "create books.db-journal", "unlink books.db-journa
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The faults, compiled; where that cannot be, it is said."""
-    if sys.platform != "linux":
-        pytest.skip("NOT RUN: calls are intercepted the way of Linux, so no write was made to fail")
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    probe = ["-fsyntax-only", "-include", "stdio.h", "-x", "c", "/dev/null"]
-    if compiler is None or subprocess.run([compiler, *probe], check=False).returncode:
-        pytest.skip("NOT RUN: there is no working C compiler, so no write was made to fail")
-    made = tmp_path_factory.mktemp("faults") / "faults.so"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", made, SOURCE, "-ldl"],
-        check=True,
-    )
-    return made
+    try:
+        return built(tmp_path_factory.mktemp("faults"))
+    except NotToBeHad as problem:
+        pytest.skip(f"NOT RUN, no write was made to fail: {problem}")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +36,7 @@ def found(library: Path) -> dict[str, dict[str, Any]]:
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.faults", library, library.parent / parts[0], *parts],
-            cwd=SOURCE.parents[1],
+            cwd=ROOT,
             env=os.environ | {"LD_PRELOAD": str(library)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

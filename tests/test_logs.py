@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import fcntl
+import hashlib
 import html
 import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -373,11 +375,47 @@ def test_nor_has_the_line_as_it_is_written(raw: bytes, before: str, form: str) -
         assert not [clue for clue in clues(key, before, form) if clue in log.text]
 
 
+@settings(deadline=None)
+@given(
+    st.text(st.sampled_from("aB3/+%&;amp25x\\\"'<> -_=#é🚀\t"), min_size=SECRET_MIN, max_size=40),
+    st.sampled_from([*WHOLE, *ALONE]),
+)
+@example("correct-horse-ba&ttery-staple-9XQ", "HTML")
+@example("correct-horse-ba%ttery-staple-9XQ", "percent")
+@example("correct-horse-battery&", "HTML")
+@example("aaaaaaaaXYZ&&%%&amp;%25", "percent twice")
+def test_nothing_of_a_key_is_left_in_any_form(secret: str, form: str) -> None:
+    core = secret.strip(" \t\\").strip()
+    assume(len(core) >= SECRET_MIN)
+    text = {**WHOLE, **ALONE}[form](core)
+    left = Redactor([secret])(f"({text})")
+    # Quotes are the form's; of base64 the last letter has bits of whatever would come next.
+    end = r"\w?(?:=|%3D)*(?:\\n|\n)*" if "base" in form else ""
+    assert re.fullmatch(rf"\([\[\\\"'b]*\*{{3}}{end}[\]\\\"']*\)", left), (form, left)
+
+
+def test_a_secret_as_long_as_a_file_is_hidden_and_costs_little_where_it_is_not() -> None:
+    secret = "".join(hashlib.sha512(bytes([at])).hexdigest() for at in range(250))
+    begun = time.process_time()
+    redact = Redactor([secret])
+    assert redact("no secret") == "no secret"
+    assert time.process_time() - begun < 3
+    assert Redactor([secret[:2000]])(f"({html.escape(secret[:2000])})") == "(***)"
+
+
+def test_a_key_after_its_own_first_half_is_hidden() -> None:
+    assert Redactor(["aaaaaaaaXYZQRSTU"])(f"a{'a' * 8}XYZQRSTU.") == "a***."
+
+
 def test_a_key_cut_short_is_hidden_as_far_as_it_goes() -> None:
     redact = Redactor([KEY])
     for length in range(-(-len(KEY) // 2), len(KEY)):
         assert redact(f"refused {KEY[:length]}…") == "refused ***…"
         assert redact(f"refused {quote(KEY[:length])}") == "refused ***"
+    odd = "correct-horse-ba&t%ery-staple-9XQ"
+    for length in range(17, len(odd)):
+        assert Redactor([odd])(f"refused {html.escape(odd[:length])}…") == "refused ***…"
+        assert Redactor([odd])(f"refused {quote(odd[:length])}…") == "refused ***…"
 
 
 def test_short_values_and_the_rest_of_the_text_are_left_alone() -> None:

@@ -13,7 +13,7 @@ from daemon.alerts import Kind
 from daemon.inference import attempts
 from daemon.inference.port import Outcome
 from daemon.journal import PublicationState, RunOutcome
-from ledger import store
+from ledger import audit, store
 from ledger.database import Database
 from ledger.money import ZERO
 from tests.platforms import Platforms
@@ -21,13 +21,6 @@ from tests.virtual import START
 
 PLENTY = 10 * 2**30
 DAY = timedelta(days=1)
-
-
-@pytest.fixture(autouse=True)
-def loops() -> Iterator[None]:
-    yield
-    while Platforms.opened:
-        Platforms.opened.pop().time.close()
 
 
 class Scene:
@@ -48,8 +41,9 @@ class Scene:
     def look(self, after: timedelta, disk_free: int = PLENTY) -> dict[Kind, str]:
         with self.database.write() as tx:
             found = lookout.conditions(
-                tx, self.stage.settings, START + after, since=START, disk_free=disk_free
-            )
+                tx, self.stage.settings, START + after,
+                since=START, disk_free=disk_free, problems=audit.glance(tx),
+            )  # fmt: skip
             alerts.level(tx, lookout.KINDS, found, at=START + after)
         with self.database.read() as tx:
             return {Kind(row.kind): row.message for row in alerts.standing(tx, START + after)}

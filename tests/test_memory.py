@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ SERVED = {"PENSTOCK_SITE_URL": SITE, "PENSTOCK_APPROVAL": "auto"}
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[MakeStage]:
+def stage(tmp_path: Path) -> MakeStage:
     made: list[Stage] = []
 
     def make(**changes: str) -> Stage:
@@ -33,9 +33,7 @@ def stage(tmp_path: Path) -> Iterator[MakeStage]:
         made.append(one)
         return one
 
-    yield make
-    for each in made:
-        each.time.close()
+    return make
 
 
 def published_by(one: Stage) -> Report:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from daemon import migrations
-from ledger import audit, store
+from ledger import audit, posting, store
 from ledger.database import APPLICATION_ID, Database, create_schema
 from ledger.errors import SchemaTooNew, SchemaTooOld
 from tests.cli_helpers import KEY, PRICE_LINE, PRICES, Desk, checked_books, ladder
@@ -333,7 +333,7 @@ def test_migrating_loses_and_changes_nothing_that_was_there(old: Path) -> None:
     with migrated(old) as database, database.read() as tx:
         report = audit.check(tx)
         assert report.ok, report.problems
-        assert {hold.id: hold.amount.micro for hold in store.open_holds(tx)} == held
+        assert {hold.id: hold.amount.micro for hold in posting.open_holds(tx)} == held
         assert store.balance(tx).held.micro == sum(held.values())
         # Just before, at and after every entry, where a wrong sum of an hour would show.
         assert spending == {since: spent_since(tx, since) for since in spending}

@@ -26,7 +26,8 @@ from markdown_it import MarkdownIt
 
 from publishers.errors import Rejected, Transient
 from publishers.outbox import ATOM, FEED_ENTRIES_MAX, Outbox, render, slugify
-from publishers.port import Hosting, Intent, Post, Receipt, Withdrawing, forgotten
+from publishers.port import Hosting, Intent, Post, Receipt, Withdrawing
+from publishers.testing import forgotten
 
 AT = datetime(2026, 11, 3, 10, 30, tzinfo=UTC)
 POST = Post(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -16,10 +15,8 @@ TICK_S = 1e-5
 
 
 @pytest.fixture
-def when() -> Iterator[VirtualTime]:
-    made = VirtualTime()
-    yield made
-    made.close()
+def when() -> VirtualTime:
+    return VirtualTime()
 
 
 class Log:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel
 
 from daemon.books import Books
 from daemon.clock import SystemClock
@@ -19,11 +18,12 @@ from daemon.sources.fetcher import Fetcher, FetchError
 from daemon.sources.pages import PageReader, PageText
 from daemon.sources.parse import PAGE_TEXT_MAX, PAGE_TEXT_MIN, ParseError, parse_page
 from daemon.sources.policy import FetchPolicy
-from ledger.database import Database, create_schema
+from ledger.database import Database
+from tests.corpora import REAL_BLOG
 from tests.doubles.web import Page, SiteDouble
 from tests.doubles.wire import serve
+from tests.ledger_helpers import whole_book
 
-REALWEB = Path(__file__).parents[2] / "shared" / "realweb"
 URL = "https://blog.example/post.html"
 WORDS = "A penstock lets just as much water through as the reservoir can bear, and no more. "
 HTML_TYPE = "text/html; charset=utf-8"
@@ -49,9 +49,9 @@ def article(title: str = "On sluices", words: str = WORDS * 8) -> str:
 
 
 def test_every_page_of_a_real_blog_gives_its_title_and_its_text() -> None:
-    files = sorted(REALWEB.glob("*.html"))
+    files = sorted(REAL_BLOG.glob("*.html"))
     if not files:
-        pytest.skip(f"NOT RUN: {REALWEB} is not here, so no real page was tried")
+        pytest.skip(f"NOT RUN: {REAL_BLOG} is not here, so no real page was tried")
     assert len(files) == 24
     for file in files:
         title, body = extract(file.read_bytes(), "text/html")
@@ -193,11 +193,8 @@ class Hands:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'books.db'}", busy_timeout_ms=0)
-    with opened.write() as tx:
-        create_schema(tx, SQLModel.metadata)
-    yield opened
-    opened.close()
+    with whole_book(tmp_path / "books.db", busy_timeout_ms=0) as database:
+        yield database
 
 
 def read(database: Database, hands: Hands, url: str, port: int) -> PageText:

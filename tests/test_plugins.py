@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 import subprocess
 import sys
@@ -176,6 +175,10 @@ def test_one_that_cannot_be_imported_says_from_where(
         (("public = False", "public = 'no'"), "`public` is no bool"),
         (("public = False", "public = False; close = 1"), "`close` cannot be called"),
         (("return Own()", "raise KeyError(surroundings.settings['token'])"), "KeyError: '***'"),
+        (
+            ("return Own()", "raise KeyError(surroundings.settings['token'][::-1])"),
+            "KeyError: '***'",
+        ),
         (("return Own()", "return surroundings.settings['url']"), "KeyError: 'url'"),
         (("return Own()", "raise SystemExit(3)"), "SystemExit: 3"),
     ],
@@ -234,13 +237,6 @@ def test_the_example_names_the_settings_it_lacks(
 
 
 # The guide
-
-
-def test_the_guide_shows_the_example_as_it_is() -> None:
-    guide = (ROOT / "docs" / "publishers.md").read_text("utf-8")
-    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", guide, re.DOTALL)
-    for name in ("penstock_mastodon.py", "pyproject.toml"):
-        assert (EXAMPLE / name).read_text("utf-8") in blocks, f"{name} changed; so must the guide"
 
 
 def test_the_guide_tells_of_every_hook_field_and_metric() -> None:

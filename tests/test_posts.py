@@ -11,24 +11,24 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
-from daemon import journal, migrations
+from daemon import journal
 from daemon.cli.posts import human, listed, readers
 from daemon.journal import PublicationState
 from ledger import store
-from ledger.database import Database, create_schema
+from ledger.database import Database
 from ledger.money import ZERO, MicroCredits
 from ledger.types import to_text
-from tests.ledger_helpers import NO_LIMITS
+from tests.cli_helpers import digest_desk
+from tests.ledger_helpers import NO_LIMITS, whole_book
 from tests.virtual import START
 
-AMPLE = store.Cap("cap", MicroCredits(10**12), since=START - timedelta(days=1))
+AMPLE = MicroCredits(10**12)
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
+    with whole_book(tmp_path / "books.db") as database:
         with database.write() as tx:
-            create_schema(tx, migrations.register_tables())
             store.deposit(tx, amount=MicroCredits(10**9), ref="first", at=START)
         yield database
 
@@ -59,7 +59,8 @@ def read(tx: Connection, run: str, platform: str, forfeited: int = 0, **counts: 
         if count:
             store.earn(
                 tx, id=f"engagement:{platform}:{run}:{metric}:{count}", platform=platform,
-                amount=MicroCredits(count * 1_000), cap=AMPLE, at=START, run=run,
+                amount=MicroCredits(count * 1_000), cap=AMPLE,
+                since=START - timedelta(days=1), at=START, run=run,
             )  # fmt: skip
 
 
@@ -180,6 +181,22 @@ def test_of_what_is_not_out_any_more_a_person_sees_why(database: Database) -> No
     with database.write() as tx:
         publish(tx, "a", "devto", state=PublicationState.WITHDRAWN, error="gone at devto")
         assert human(listed(tx)).endswith("gone at devto")
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [(PublicationState.UNCONFIRMED, 8), (PublicationState.PUBLISHED, 1)]
+)
+def test_what_could_not_be_taken_back_yet_ends_as_what_it_is(
+    tmp_path: Path, state: PublicationState, code: int
+) -> None:
+    nobody = {"DEVTO_API_KEY": "a-key", "DEVTO_URL": "http://127.0.0.1:9"}
+    desk = digest_desk(tmp_path, PENSTOCK_PUBLISHERS="devto", **nobody)
+    assert desk.run("init").code == 0
+    with closing(Database(f"sqlite:///{desk.database}")) as database, database.write() as tx:
+        publish(tx, "a", "devto", state=state, remote_id="17")
+    told = desk.run("posts", "withdraw", "a", "--reason", "it is wrong", "--json")
+    assert (told.code, [post["state"] for post in told.json]) == (code, [state])
+    assert "cannot be reached" in told.json[0]["error"]
 
 
 def test_nothing_published_is_said() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
@@ -34,7 +34,7 @@ REVISE = {
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[MakeStage]:
+def stage(tmp_path: Path) -> MakeStage:
     made: list[Stage] = []
 
     def make(paragraphs: int, *, caching: bool = False) -> Stage:
@@ -45,9 +45,7 @@ def stage(tmp_path: Path) -> Iterator[MakeStage]:
         one.deposit("2")
         return one
 
-    yield make
-    for each in made:
-        each.time.close()
+    return make
 
 
 def _pages(paragraphs: int) -> dict[str, Page | bytes | str]:

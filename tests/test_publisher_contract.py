@@ -20,13 +20,14 @@ from publishers.bluesky import Bluesky
 from publishers.devto import DevTo
 from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, Transient
 from publishers.outbox import Outbox
-from publishers.port import Engagement, Intent, Note, Post, Receipt, forgotten
+from publishers.port import Engagement, Intent, Note, Post, Receipt
 from publishers.testing import (
     Destination,
     JumpingClock,
     PublisherContract,
     Stage,
     Visible,
+    forgotten,
     turn,
 )
 from tests.doubles.bluesky import DID, BlueskyDouble, Trouble, error

@@ -38,14 +38,6 @@ def approve(stage: Platforms, run: str) -> None:
         alerts.clear(tx, alerts.Kind.APPROVAL, run, at=stage.time.clock.now())
 
 
-@pytest.fixture(autouse=True)
-def loops() -> Iterator[None]:
-    """Every stage has an event loop of its own."""
-    yield
-    while Platforms.opened:
-        Platforms.opened.pop().time.close()
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state of a publication whose one article is finished and approved, and nowhere yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -99,7 +99,7 @@ MakeStage = Callable[..., ReadingStage]
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[MakeStage]:
+def stage(tmp_path: Path) -> MakeStage:
     made: list[ReadingStage] = []
 
     def make(search: SearchDouble | None = None, **changes: str) -> ReadingStage:
@@ -107,9 +107,7 @@ def stage(tmp_path: Path) -> Iterator[MakeStage]:
         made[-1].deposit("5")
         return made[-1]
 
-    yield make
-    for each in made:
-        each.time.close()
+    return make
 
 
 def blog(*paths: str) -> list[str]:
@@ -371,7 +369,6 @@ def test_over_a_socket_a_bad_page_costs_the_run_that_page(
         )  # fmt: skip
         one.deposit("5")
         report = _once_over_sockets(one)
-        one.time.close()
     assert report.outcome is RunOutcome.PUBLISHED, report.reason
     with one.reading() as tx:
         sources = [str(row.url) for row in journal.sources(tx, str(report.run))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +34,7 @@ LADDER = {"PENSTOCK_MODELS_WRITE": "llm/good > llm/cheap", "PENSTOCK_CALL_TIMEOU
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[MakeStage]:
+def stage(tmp_path: Path) -> MakeStage:
     made: list[Stage] = []
 
     def make(usage_api: Api | None = "openrouter", /, **changes: str) -> Stage:
@@ -44,9 +44,7 @@ def stage(tmp_path: Path) -> Iterator[MakeStage]:
         made.append(one)
         return one
 
-    yield make
-    for each in made:
-        each.time.close()
+    return make
 
 
 def booked(one: Stage) -> int:
@@ -366,23 +364,20 @@ def test_whatever_went_wrong_the_books_end_at_the_bill(
     forgets: bool,
 ) -> None:
     one = Stage(tmp_path_factory.mktemp("any"), **LADDER)
-    try:
-        one.model.usage_api = "openrouter"
-        one.model.forgets_answers = forgets
-        one.deposit("5")
-        one.reconcile()
-        for kind, after in spoiled:
-            one.model.misbehave(kind, after=after)
-        one.once()
-        if strange:
-            one.model.charge(strange)
-        found: Findings = one.reconcile()
-        assert booked(one) == one.model.billed_micro
-        assert held(one) == 0
-        assert not found.unconfirmed
-        sound(one)
-    finally:
-        one.time.close()
+    one.model.usage_api = "openrouter"
+    one.model.forgets_answers = forgets
+    one.deposit("5")
+    one.reconcile()
+    for kind, after in spoiled:
+        one.model.misbehave(kind, after=after)
+    one.once()
+    if strange:
+        one.model.charge(strange)
+    found: Findings = one.reconcile()
+    assert booked(one) == one.model.billed_micro
+    assert held(one) == 0
+    assert not found.unconfirmed
+    sound(one)
 
 
 def doubt(one: Stage, run: str) -> None:

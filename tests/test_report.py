@@ -41,11 +41,10 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path) -> Stage:
     one = Stage(tmp_path / "stage")
     one.deposit("5")
-    yield one
-    one.time.close()
+    return one
 
 
 def reported(tx: Connection, days: int = 30, now: datetime = NOW) -> dict[str, Any]:

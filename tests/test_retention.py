@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
-from daemon import journal, migrations, retention
+from daemon import journal, retention
 from daemon.app import opened_database, opened_parts
 from daemon.books import Books
 from daemon.cli.runs import details, run_document
@@ -27,9 +27,10 @@ from daemon.retention import WALKS, Cut, Thinned
 from daemon.sources import archive
 from daemon.sources.parse import Item
 from ledger import audit
-from ledger.database import Database, create_schema
+from ledger.database import Database
 from ledger.types import to_text
 from tests.doubles.web import SiteDouble
+from tests.ledger_helpers import whole_book
 from tests.stage import TOPICS, Kill, Killed, MortalDatabase, Silent, Stage, blog_pages
 from tests.virtual import START, VirtualTime
 
@@ -42,9 +43,7 @@ Tables = dict[str, list[tuple[Any, ...]]]
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
-        with database.write() as tx:
-            create_schema(tx, migrations.register_tables())
+    with whole_book(tmp_path / "books.db") as database:
         yield database
 
 
@@ -101,7 +100,7 @@ def news(number: int, at: datetime) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def year(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """A run every ten weeks for a year."""
     one = Stage(tmp_path_factory.mktemp("year"), SiteDouble(pages={}))
     one.deposit("50")
@@ -111,8 +110,7 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         report = one.once()
         assert report.outcome is RunOutcome.PUBLISHED, report.reason
         one.time.pass_by(timedelta(weeks=10))
-    yield one
-    one.time.close()
+    return one
 
 
 @pytest.fixture
@@ -162,7 +160,8 @@ def test_after_a_year_the_old_texts_are_gone_and_everything_else_is_as_it_was(
     assert {row[1] for row in new} == runs
     assert [row for row in before["decision"] if row not in after["decision"]] == []
     assert {row[3] for row in new} == {"thinned"}
-    assert all(getattr(went, field.name) > 0 for field in fields(went) if field.name != "snapshots")
+    gone = {field.name for field in fields(went) if getattr(went, field.name) > 0}
+    assert gone == {"pages", "sources", "answers", "payloads", "entries"}
 
 
 def test_thinning_again_changes_nothing(year: Stage, past: Database) -> None:
@@ -236,7 +235,6 @@ def test_the_publication_goes_on_after_it_was_thinned(tmp_path: Path) -> None:
     assert [row.state for row in rows] == ["withdrawn"]
     assert first[0] not in one.articles()
     one.judge()
-    one.time.close()
 
 
 # What is kept
@@ -406,6 +404,21 @@ def test_a_page_goes_with_its_entity_tag(database: Database) -> None:
         assert archive.page(tx, "http://a.test/young") is not None
 
 
+def test_what_was_decided_without_a_run_goes_and_what_a_run_decided_stays(
+    database: Database,
+) -> None:
+    # Some at one instant, as two transactions in a microsecond would be.
+    times = [OLD, OLD, OLD, OLD + timedelta(days=1), NOW - timedelta(days=DAYS), YOUNG]
+    with database.write() as tx:
+        open_run(tx, "r", YOUNG)
+        for number, at in enumerate(times):
+            journal.decide(tx, run=None, kind="skip", sentence=str(number), inputs={}, at=at)
+        journal.decide(tx, run="r", kind="pace", sentence="standard", inputs={}, at=OLD)
+        assert thin(tx) == Thinned(decisions=4)
+        kept = tx.execute(text("SELECT sentence FROM decision ORDER BY id")).scalars().all()
+    assert kept == ["4", "5", "standard"]
+
+
 # Snapshots
 
 
@@ -434,10 +447,8 @@ def store_series(tx: Connection, series: Series, metric: str = "view") -> None:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    path = tmp_path_factory.mktemp("scratch") / "books.db"
-    with closing(Database(f"sqlite:///{path}")) as database:
+    with whole_book(tmp_path_factory.mktemp("scratch") / "books.db") as database:
         with database.write() as tx:
-            create_schema(tx, migrations.register_tables())
             open_run(tx, "r", OLD, RunState.PARKED)
         yield database
 
@@ -498,12 +509,5 @@ def test_each_transaction_is_short_however_much_there_is(database: Database) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retention, "thin", counted)
         total = time.run(retention.run(books, time.clock, DAYS, fresh_days=FRESH))
-    time.close()
     assert total.sources == sum(steps) == 50
     assert max(steps) <= 5
-
-
-def test_so_many_days_that_there_is_no_such_date_thin_nothing(database: Database) -> None:
-    with database.write() as tx:
-        open_run(tx, "r", OLD)
-        assert thin(tx, days=4_000_000) == Thinned()

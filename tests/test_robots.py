@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
-from daemon.sources import fetcher, robots
+from daemon.sources import robots
 from daemon.sources.fetcher import USER_AGENT, Fetched, Fetcher, FetchError
+from daemon.sources.parse import URL_MAX
 from daemon.sources.policy import FetchPolicy
 from daemon.sources.robots import Rules, parse
 from tests.doubles.web import Page, SiteDouble
@@ -147,7 +147,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_weighed_in_an_instant(name: str) -> None:
-    url = "http://site.example/" + "a" * (fetcher.URL_MAX - 20)
+    url = "http://site.example/" + "a" * (URL_MAX - 20)
     started = time.process_time()
     rules = parse(HOSTILE[name])
     rules.allow(url)
@@ -165,10 +165,8 @@ def test_more_rules_than_we_weigh_allow_nothing() -> None:
 
 
 @pytest.fixture
-def when() -> Iterator[VirtualTime]:
-    made = VirtualTime()
-    yield made
-    made.close()
+def when() -> VirtualTime:
+    return VirtualTime()
 
 
 class Web:

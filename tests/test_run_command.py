@@ -6,11 +6,9 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -33,11 +31,12 @@ class Running:
         self.file = folder / "settings.env"
         self.desk = Desk(folder, {})
         self.write(
-            PENSTOCK_FEEDS=str(EXAMPLE_FEEDS / "millrace.xml"), PENSTOCK_FRESH_DAYS="36500",
-            PENSTOCK_PUBLISH_CRON="0 4 1 1 *", **settings,
+            **{"PENSTOCK_FEEDS": str(EXAMPLE_FEEDS / "millrace.xml"),
+            "PENSTOCK_FRESH_DAYS": "36500", "PENSTOCK_PUBLISH_CRON": "0 4 1 1 *"} | settings,
         )  # fmt: skip
         env = self.desk.env() | {
             "NOTIFY_SOCKET": self.address.replace("\0", "@"), "WATCHDOG_USEC": "2000000",
+            "PYTHONPATH": str(folder),
         }  # fmt: skip
         self.log = (folder / "log").open("w+")
         self.process = subprocess.Popen(
@@ -110,6 +109,43 @@ def test_a_reload_takes_good_settings_and_refuses_bad_ones(
     daemon.process.send_signal(signal.SIGHUP)
     daemon.heard("READY=1")
     assert [line for line in daemon.lines() if line["message"] == "settings reloaded"]
+    daemon.file.unlink()
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.heard("READY=1")
+    (refused,) = [line for line in daemon.lines() if str(daemon.file) in line["message"]]
+    assert "not used" in refused["message"]
+    assert daemon.process.poll() is None
+
+
+def test_a_reload_that_a_plug_in_refuses_keeps_the_settings_of_before(
+    running: Callable[..., Running], tmp_path: Path
+) -> None:
+    (tmp_path / "picky.py").write_text(
+        "from publishers.outbox import Outbox\n"
+        "def made(around):\n"
+        "    if around.settings['language'] == 'bad':\n"
+        "        raise ValueError('no such language')\n"
+        "    outbox = Outbox(around.state_dir)\n"
+        "    outbox.name = 'picky'\n"
+        "    return outbox\n"
+    )
+    meta = tmp_path / "picky-0.1.dist-info"
+    meta.mkdir()
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: picky\nVersion: 0.1\n")
+    (meta / "entry_points.txt").write_text("[penstock.publishers]\npicky = picky:made\n")
+    feeds = str(EXAMPLE_FEEDS / "millrace.xml")
+    wanted = {
+        "PENSTOCK_FEEDS": feeds,
+        "PENSTOCK_PUBLISHERS": "outbox,picky",
+        "PENSTOCK_PUBLISHER_PICKY_LANGUAGE": "en",
+    }
+    daemon = running(**wanted)
+    daemon.write(**wanted | {"PENSTOCK_PUBLISHER_PICKY_LANGUAGE": "bad"})
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.heard("RELOADING=1")
+    daemon.heard("READY=1")
+    (refused,) = [line for line in daemon.lines() if "no such language" in line["message"]]
+    assert "not used" in refused["message"]
     assert daemon.process.poll() is None
 
 
@@ -131,48 +167,3 @@ def test_metrics_are_on_loopback_where_they_are_asked_for(
     answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
     assert answer.status_code == 200
     assert "penstock_build_info" in answer.text
-
-
-def test_wrong_settings_are_exit_2_and_nothing_is_made(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, {"PENSTOCK_FEEDS": "", "PENSTOCK_PUBLISH_CRON": "never"})
-    found = desk.run("run")
-    assert found.code == 2
-    assert "PENSTOCK_FEEDS" in found.err
-    assert "PENSTOCK_PUBLISH_CRON" in found.err
-    assert not desk.database.exists()
-
-
-@pytest.mark.parametrize(
-    ("harm", "code"),
-    [
-        ("garbage", 6),
-        ("UPDATE account SET debits_posted_micro = debits_posted_micro + 1", 6),
-        ("UPDATE alembic_version SET version_num = '9999'", 2),
-    ],
-)
-def test_a_database_it_cannot_trust_or_read_ends_it_before_it_is_ready(
-    tmp_path: Path, harm: str, code: int
-) -> None:
-    desk = Desk(tmp_path, {"PENSTOCK_FEEDS": str(EXAMPLE_FEEDS / "millrace.xml")})
-    assert desk.run("init").code == 0
-    assert desk.run("ledger", "deposit", "5", "--ref", "first").code == 0
-    if harm == "garbage":
-        desk.database.write_bytes(b"no database at all " * 1000)
-    else:
-        with closing(sqlite3.connect(desk.database, isolation_level=None)) as db:
-            db.execute(harm)
-    found = desk.run("run")
-    assert found.code == code
-    assert found.err.startswith("penstock: ")
-
-
-def test_without_a_network_it_starts_and_says_what_it_could_not_read(
-    running: Callable[..., Running],
-) -> None:
-    daemon = running(
-        PENSTOCK_PROVIDER_LLM_URL="https://llm.invalid/v1",
-        PENSTOCK_ALERT_URL="https://alerts.invalid/hook",
-    )
-    daemon.heard("WATCHDOG=1")
-    daemon.process.send_signal(signal.SIGTERM)
-    assert daemon.process.wait(PATIENCE_S) == 0

@@ -16,7 +16,6 @@ import json
 import os
 import random
 import select
-import shlex
 import shutil
 import signal
 import socket
@@ -26,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -46,8 +45,10 @@ from tests.cli_helpers import (
     checked,
     checked_books,
     digest_desk,
+    mounting,
     pages,
     small_world,
+    unshared,
 )
 from tests.doubles.model import ModelDouble
 from tests.doubles.web import SiteDouble
@@ -77,7 +78,6 @@ APPROVED_SEEDS, SLOT_SEEDS, COMMANDS = 4, 8, 6
 # Fewer would mean that most of the program was not there to be killed.
 FLOORS = {"publishing": 25, "a run": 15, "the command": 6}
 FAILED, SETTINGS, BOOKS_WRONG = 1, 2, 6
-IS_ROOT = os.geteuid() == 0 and shutil.which("unshare") is not None
 
 
 class Daemon:
@@ -172,15 +172,6 @@ def refused(desk: Desk, *prefix: str, **more: str) -> Result:
     return result
 
 
-def mounting(*commands: Sequence[str]) -> list[str]:
-    """What starts a program among mounts of its own."""
-    script = " && ".join(shlex.join(command) for command in commands)
-    prefix = ["unshare", "-m", "sh", "-c", f'{script} && exec "$@"', "sh"]
-    if not IS_ROOT or subprocess.run([*prefix, "true"], capture_output=True).returncode:
-        pytest.skip("NOT RUN: a disk that is full or read-only needs root and unshare")
-    return prefix
-
-
 # What it cannot start with
 
 
@@ -267,6 +258,14 @@ def test_a_database_that_is_damaged_stops_it(tmp_path: Path, harm: Callable[[Pat
     assert desk.database.read_bytes() == before
 
 
+def test_books_that_do_not_add_up_stop_it(tmp_path: Path) -> None:
+    desk = digest_desk(tmp_path).initialised()
+    desk.sql("UPDATE account SET debits_posted_micro = debits_posted_micro + 1")
+    result = refused(desk)
+    assert result.code == BOOKS_WRONG, result
+    assert result.err.startswith("penstock: the books do not balance: the account grants"), result
+
+
 def test_a_database_of_a_later_version_is_left_to_that(tmp_path: Path) -> None:
     desk = digest_desk(tmp_path).initialised()
     desk.sql("UPDATE alembic_version SET version_num = '9999'")
@@ -346,9 +345,7 @@ def approved(tmp_path_factory: pytest.TempPathFactory) -> Ready:
 def test_without_a_network_it_is_ready_and_says_whom_it_did_not_reach(
     tmp_path: Path, approved: Ready
 ) -> None:
-    alone = ["unshare", "-n"]
-    if not IS_ROOT or subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("NOT RUN: being without a network needs root and unshare")
+    alone = unshared("-n")
     home = tmp_path / "home"
     shutil.copytree(approved.home, home)
     hosts = {

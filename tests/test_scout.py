@@ -277,7 +277,7 @@ def test_parts_of_a_series_and_other_versions_are_other_stories() -> None:
 
 
 def said(title: str = "Something else", score: float = 1.0) -> list[Earlier]:
-    return [Earlier("r1", title, "https://x.example/r1", MIDNIGHT, score)]
+    return [Earlier("r1", title, "https://x.example/r1", score)]
 
 
 SUMMARY = "Ten words or more say enough: disks, power, noise, heat, cost, age, space, dust."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from daemon import control, journal
 from daemon.app import Parts, opened_database, opened_parts
 from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.notify import Notifier
-from daemon.service import Crew, Ended, Service
+from daemon.service import Ended, Service
 from ledger import store
 from ledger.errors import BooksWrong
 from tests.platforms import Platforms
@@ -68,26 +69,10 @@ class Daemon(Platforms):
         return self._life(life, kill)
 
     def _service(self, parts: Parts, poll_s: float) -> Service:
-        async def thin() -> None:
-            pass
-
         async def trace(run: str) -> None:
             self.traced.append(run)
 
-        return Service(
-            settings=self.settings,
-            books=parts.books,
-            clock=parts.clock,
-            gate=parts.gate,
-            crew=Crew(
-                cycle=parts.cycle, collector=parts.collector,
-                reconciler=parts.reconciler, feeds=parts.feeds, tell=parts.tell,
-                tell_directly=parts.tell_directly, thin=thin, trace=trace,
-            ),
-            notifier=Notifier.from_env({}),
-            progress=Silent(),
-            poll_s=poll_s,
-        )  # fmt: skip
+        return Service(parts, Notifier.from_env({}), trace=trace, poll_s=poll_s)
 
     def runs(self) -> list[Any]:
         with self.reading() as tx:
@@ -100,13 +85,6 @@ class Daemon(Platforms):
         with self.reading() as tx:
             rows = tx.exec_driver_sql("SELECT sentence FROM decision WHERE kind = ?", (kind,))
             return list(rows.scalars())
-
-
-@pytest.fixture(autouse=True)
-def loops() -> Iterator[None]:
-    yield
-    while Platforms.opened:
-        Platforms.opened.pop().time.close()
 
 
 def nine(day: int) -> datetime:
@@ -378,6 +356,24 @@ def test_a_database_that_cannot_be_written_is_waited_out_and_told(tmp_path: Path
         ("fault", False), ("fault", True)
     ]  # fmt: skip
     assert "cannot be used" in daemon.webhook.told[0]["message"]
+
+
+def test_who_did_not_hear_that_the_database_is_unusable_is_told_again(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.webhook.status = 503
+
+    async def taken(service: Service) -> None:
+        await asyncio.sleep(600)
+        with closing(sqlite3.connect(tmp_path / "penstock.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(3600)
+            assert daemon.webhook.told == []
+            daemon.webhook.status = 204
+            await asyncio.sleep(3600)
+            other.execute("ROLLBACK")
+
+    assert daemon.live(3600, taken, poll_s=60) is Ended.STOPPED
+    assert [told["cleared"] for told in daemon.webhook.told] == [False, True]
 
 
 def test_books_that_contradict_themselves_end_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -592,6 +593,17 @@ def test_the_file_named_wins_over_the_working_directory_which_wins_over_etc(nowh
     named.write_text("B=named\n")
     assert environment({}, named) == {"B": "named"}
     assert environment({}, cwd=nowhere.parent) == {"A": "etc"}
+
+
+def test_only_the_file_in_etc_is_passed_over_where_it_may_not_be_read(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.ETC_ENV_FILE.parent.mkdir()
+    settings.ETC_ENV_FILE.write_text("A=etc\n")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert settings.found_env_file() is None
+    (nowhere / ".env").write_text("A=work\n")
+    assert settings.found_env_file() == nowhere / ".env"
 
 
 def test_a_file_that_was_named_must_be_there(nowhere: Path) -> None:

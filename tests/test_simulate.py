@@ -25,8 +25,9 @@ from daemon.simulation.audience import AUDIENCES, DAYS_READ, PER_1000_VIEWS, eng
 from daemon.simulation.periods import Summary, periods
 from daemon.simulation.picture import svg
 from daemon.simulation.walk import Course, Plan
-from ledger.money import ZERO, MicroCredits
+from ledger.money import ZERO
 from tests.cli_helpers import AMOUNT, MOMENT, Desk, digest_desk
+from tests.ledger_helpers import cr
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 RATES = next(o.parse(o.default) for o in OPTIONS if o.name == "PENSTOCK_RATES")
@@ -38,10 +39,6 @@ PAID = {
 BEST = (*PAID_TIERS, Tier.DORMANT)
 
 
-def cr(text: str) -> MicroCredits:
-    return MicroCredits.parse(text)
-
-
 def loaded(**changes: str) -> Settings:
     return settings.load(
         {"PENSTOCK_STATE_DIR": "/nowhere", **PAID, **changes}, at=START, for_run=False
@@ -49,7 +46,7 @@ def loaded(**changes: str) -> Settings:
 
 
 def planned(balance: str = "3", **changes: object) -> Plan:
-    plan = Plan(START, 45, 1, cr(balance), AUDIENCES["steady"], RATES, cr("0.5"))
+    plan = Plan(START, 45, 1, cr(balance), AUDIENCES["steady"])
     return replace(plan, **changes)  # type: ignore[arg-type]
 
 
@@ -92,9 +89,9 @@ def test_nothing_goes_below_the_reserve() -> None:
 
 
 def test_no_day_earns_or_spends_more_than_its_cap() -> None:
-    plan = planned("5", audience=AUDIENCES["lucky"], earn_daily_cap=cr("0.2"))
     course = simulated(
-        plan, PENSTOCK_DAILY_CAP="0.3", PENSTOCK_MONTHLY_CAP="2",
+        planned("5", audience=AUDIENCES["lucky"]), PENSTOCK_EARN_DAILY_CAP="0.2",
+        PENSTOCK_DAILY_CAP="0.3", PENSTOCK_MONTHLY_CAP="2",
         PENSTOCK_PUBLISH_CRON="0 */6 * * *", PENSTOCK_MAX_POSTS_PER_DAY="4",
     )  # fmt: skip
     assert max(point.earned for point in course.points) == cr("0.2")
@@ -137,9 +134,11 @@ def test_without_money_it_is_dormant_all_along_and_makes_digests() -> None:
 def test_higher_rates_end_higher() -> None:
     ends = []
     for factor in (0, 1, 4):
-        rates = {unit: rate * factor for unit, rate in RATES.items()}
+        rates = ", ".join(f"{unit}={rate * factor}" for unit, rate in RATES.items())
         one_rung = dict.fromkeys(PAID, "llm/cheap > digest") | {"PENSTOCK_PRICES": "llm/*=1,1,3"}
-        course = simulated(planned(rates=rates, earn_daily_cap=cr("50")), **one_rung)
+        course = simulated(
+            planned(), PENSTOCK_RATES=rates, PENSTOCK_EARN_DAILY_CAP="50", **one_rung
+        )
         ends.append(course.points[-1].balance)
     assert ends == sorted(set(ends))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon import estimate, journal
-from daemon.governor import Policy
 from daemon.inference import attempts
-from daemon.inference.ladder import Ladder, Role, Rung, Tier, parse_ladder
+from daemon.inference.ladder import Ladder, Role, Rung, Tier
 from daemon.inference.prices import Price, PriceBook, parse_prices
 from daemon.journal import RunOutcome
 from ledger.money import ZERO, MicroCredits
+from tests.ledger_helpers import cr
 from tests.stage import Stage
 from tests.virtual import START
 
@@ -27,7 +27,7 @@ GOOD, CHEAP = Rung("llm", "good"), Rung("llm", "cheap")
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[MakeStage]:
+def stage(tmp_path: Path) -> MakeStage:
     made: list[Stage] = []
 
     def make(deposit: str = "5", /, **changes: str) -> Stage:
@@ -36,13 +36,7 @@ def stage(tmp_path: Path) -> Iterator[MakeStage]:
         made.append(one)
         return one
 
-    yield make
-    for each in made:
-        each.time.close()
-
-
-def cr(text: str) -> MicroCredits:
-    return MicroCredits.parse(text)
+    return make
 
 
 def said(one: Stage, run: str | None, kind: str) -> list[str]:
@@ -246,47 +240,6 @@ def test_a_rest_begins_after_three_failures_and_ends_when_its_time_has_come(
     report = one.once()
     assert report.outcome is RunOutcome.PUBLISHED, report.reason
     one.judge()
-
-
-# Limits that nothing fits
-
-
-POLICY = Policy(cr("0.25"), cr("1"), cr("15"), cr("0.1"), 14)
-
-
-def shortfalls(line: str, **changes: str) -> list[str]:
-    book = PriceBook(parse_prices(line), {})
-    ladders = dict.fromkeys(Role, parse_ladder("llm/good > llm/cheap > digest"))
-    values = {name: cr(amount) for name, amount in changes.items()}
-    policy = Policy(
-        values.get("run_budget", POLICY.run_budget),
-        values.get("daily_cap", POLICY.daily_cap),
-        values.get("monthly_cap", POLICY.monthly_cap),
-        POLICY.reserve,
-        POLICY.runway_days,
-    )
-    return estimate.shortfalls(ladders, book, policy, START)
-
-
-def test_limits_that_fit_are_not_mentioned() -> None:
-    assert shortfalls("llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8") == []
-    assert shortfalls("llm/*=0,0,0", run_budget="0", daily_cap="0", monthly_cap="0") == []
-
-
-def test_a_rung_that_does_not_fit_the_budget_is_named_with_what_it_needs() -> None:
-    found = shortfalls("llm/good=100,10,500;llm/cheap=0.2,0.02,0.8")
-    assert len(found) == len(Role)
-    assert all("llm/good does not fit PENSTOCK_RUN_BUDGET 0.250000" in line for line in found)
-    assert any("3.900000" in line and "PENSTOCK_MODELS_WRITE" in line for line in found)
-
-
-@pytest.mark.parametrize("name", ["run_budget", "daily_cap", "monthly_cap"])
-@pytest.mark.parametrize("amount", ["0", "0.000001"])
-def test_a_limit_below_the_cheapest_run_is_named_with_the_remedy(name: str, amount: str) -> None:
-    found = shortfalls("llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8", **{name: amount})
-    setting = f"PENSTOCK_{name.upper()}"
-    (line,) = [line for line in found if line.startswith(f"{setting} ")]
-    assert "so every run is a digest; raise it" in line
 
 
 def test_nothing_is_planned_for_a_tier_that_costs_nothing() -> None:

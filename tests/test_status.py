@@ -15,7 +15,7 @@ import termios
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-from daemon import alerts, control, journal, migrations
+from daemon import alerts, control, journal
 from daemon.alerts import Kind
 from daemon.cli import page, status
 from daemon.cli.page import BLOCKS, LETTERS, Line, plain, printable, sections, sparkline, trend
@@ -34,23 +34,20 @@ from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.settings import Settings
 from daemon.settings import load as load_settings
 from ledger import store
-from ledger.database import Database, create_schema
+from ledger.database import Database
 from ledger.errors import SchemaTooOld, StorageBusy
 from ledger.money import ZERO, MicroCredits
 from tests.cli_helpers import AMOUNT, MOMENT, PENSTOCK, Desk, digest_desk
-from tests.ledger_helpers import NO_LIMITS
+from tests.ledger_helpers import NO_LIMITS, whole_book
 from tests.virtual import VirtualTime
 
 NOW = datetime(2026, 11, 23, 8, 20, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
-CAP = store.Cap("cap", MicroCredits(10**12), since=NOW - timedelta(days=400))
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
-        with database.write() as tx:
-            create_schema(tx, migrations.register_tables())
+    with whole_book(tmp_path / "books.db") as database:
         yield database
 
 
@@ -71,8 +68,9 @@ def spend(tx: Connection, micro: int, at: datetime) -> None:
 
 def earn(tx: Connection, micro: int, at: datetime) -> None:
     store.earn(
-        tx, id=f"e-{at.isoformat()}", platform="devto", amount=MicroCredits(micro), cap=CAP, at=at
-    )
+        tx, id=f"e-{at.isoformat()}", platform="devto", amount=MicroCredits(micro),
+        cap=MicroCredits(10**12), since=NOW - timedelta(days=400), at=at,
+    )  # fmt: skip
 
 
 def open_run(
@@ -163,10 +161,7 @@ def test_balances_of_the_past_are_what_the_entries_up_to_then_add_up_to(
 
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    path = tmp_path_factory.mktemp("books") / "books.db"
-    with closing(Database(f"sqlite:///{path}")) as database:
-        with database.write() as tx:
-            create_schema(tx, migrations.register_tables())
+    with whole_book(tmp_path_factory.mktemp("books") / "books.db") as database:
         yield database
 
 
@@ -496,7 +491,6 @@ def test_it_is_redrawn_every_two_seconds(database: Database) -> None:
     redraw: Callable[..., Any] = status._redraw
     with pytest.raises(Enough):
         time.run(redraw(view, refresh, time.clock))
-    time.close()
     assert [(at - seen[0]).total_seconds() for at in seen] == [0, 2, 4, 6]
 
 

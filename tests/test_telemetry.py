@@ -374,11 +374,10 @@ def test_a_collector_is_wanted_where_one_is_named_and_not_switched_off() -> None
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path) -> Stage:
     one = Stage(tmp_path / "stage")
     one.deposit("5")
-    yield one
-    one.time.close()
+    return one
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from tests.virtual import START
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path) -> Stage:
     one = Stage(tmp_path / "stage")
     one.deposit("5")
-    yield one
-    one.time.close()
+    return one
 
 
 def traced(stage: Stage) -> dict[str, Any]:

@@ -27,18 +27,18 @@ from daemon import cli, journal, migrations
 from daemon.app import opened_parts
 from daemon.journal import RunOutcome
 from daemon.reconcile import Findings, key_mark
-from ledger import audit, store
+from ledger import audit, posting, store
 from ledger.backup import backup
 from ledger.database import Database
 from ledger.rules import Code
 from publishers.bluesky import records
 from publishers.devto import DevTo
 from publishers.outbox import Outbox
-from publishers.port import Intent, Post, forgotten
+from publishers.port import Intent, Post
+from publishers.testing import forgotten
 from tests.doubles.bluesky import DID
 from tests.doubles.devto import Article
 from tests.doubles.model import Charge
-from tests.platforms import Platforms
 from tests.stage import Kill, Killed, MortalDatabase, Silent
 from tests.test_service import DAY_S, PAID, Daemon
 from tests.virtual import START
@@ -53,13 +53,6 @@ SUBJECTS = (
     "page cache", "busy timeout", "rollback journal", "partial index",
 )  # fmt: skip
 _CLOSING = re.compile(r"by software, Penstock, in run (\w+)\.")
-
-
-@pytest.fixture(autouse=True)
-def loops() -> Iterator[None]:
-    yield
-    while Platforms.opened:
-        Platforms.opened.pop().time.close()
 
 
 @dataclass(frozen=True)
@@ -206,7 +199,7 @@ class Publication(Daemon):
         """The books balance, nothing is held, no post is in doubt, and nothing is there twice."""
         with self.reading() as tx:
             report = audit.check(tx)
-            held, doubtful = store.open_holds(tx), journal.unconfirmed(tx)
+            held, doubtful = posting.open_holds(tx), journal.unconfirmed(tx)
         assert report.ok, report.problems
         assert not held
         assert not doubtful
@@ -532,7 +525,7 @@ class Restored(Publication):
     def under_way(self) -> int:
         """How many requests to models are held for."""
         with self.reading() as tx:
-            return len(store.open_holds(tx))
+            return len(posting.open_holds(tx))
 
     def planned(self) -> set[str]:
         """The states of all publications."""

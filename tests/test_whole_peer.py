@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,30 +28,24 @@ from tests.doubles.devto import DevToDouble
 from tests.doubles.wire import Answer, Fault, Request, serve
 from tests.faults import NotToBeHad, built
 from tests.peers import pds
+from tests.peers.pds import until
 from tests.test_publishing_kills import TOLD, Moment, SharedClock
 
 POSTS, PROFILES = "app.bsky.feed.post", "app.bsky.actor.profile"
 LIKES, REPOSTS = "app.bsky.feed.like", "app.bsky.feed.repost"
 NAMES = ("ada", "berta", "carla", "dora", "emil", "bob")
-INDEXED_MAX_S = 30.0
 PASSED_ON_MAX_S = 30.0
 
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[pds.Network]:
-    accounts = [(name, f"{name}-password") for name in NAMES]
-    try:
-        with pds.network(accounts, appview=pds.has_appview()) as running:
-            yield running
-    except pds.NotToBeHad as problem:
-        pytest.skip(f"NOT RUN: {problem}")
+    with pds.network(NAMES, appview=True) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def appview(network: pds.Network) -> pds.Network:
-    if network.appview is None:
-        pytest.skip("NOT RUN: the AppView needs postgresql and redis-server on this machine")
-    return network
+    return network.with_appview()
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +165,7 @@ class Way:
 
 
 @dataclass
-class Owner:
+class Owner(pds.Account):
     """
     Somebody with an account, an approved article, and a Dev.to of their own.
 
@@ -180,19 +173,13 @@ class Owner:
         gone: the posts there were before they were withdrawn.
     """
 
-    network: pds.Network
     library: Path
-    name: str
     home: Path
     run_id: str
     settings: dict[str, str]
     site: DevToDouble
     way: Way
     gone: list[str] = field(default_factory=list)
-
-    @property
-    def did(self) -> str:
-        return self.network.dids[f"{self.name}.test"]
 
     @property
     def clock(self) -> SharedClock:
@@ -226,16 +213,6 @@ class Owner:
 
     # What anybody can see
 
-    def token(self) -> str:
-        return self.network.token(f"{self.name}.test", f"{self.name}-password")
-
-    def records(self, collection: str = POSTS) -> dict[str, Any]:
-        """By record key, the oldest first."""
-        listed = self.network.call(
-            "com.atproto.repo.listRecords", repo=self.did, collection=collection, limit="100"
-        )["records"]
-        return {r["uri"].rpartition("/")[2]: r for r in reversed(listed)}
-
     def thread(self) -> list[dict[str, str]]:
         """References to the posts, the first one first."""
         found = sorted(self.records().items())
@@ -267,7 +244,7 @@ def owners(
             site.now = SharedClock(home / "clock").monotonic
             way.url = stack.enter_context(serve(way)).url
             made = Owner(
-                network, library, name, home, written.run, dict(written.settings), site, way
+                network, name, library, home, written.run, dict(written.settings), site, way
             )
             made.set(
                 DEVTO_URL=stack.enter_context(serve(site)).url,
@@ -278,15 +255,6 @@ def owners(
             return made
 
         yield owner
-
-
-def until(found: Callable[[], Any], said: str = "the AppView does not show it") -> Any:
-    deadline = time.monotonic() + INDEXED_MAX_S
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.1)
-    raise AssertionError(said)
 
 
 def assert_thread(owner: Owner) -> None:
@@ -318,7 +286,7 @@ def test_a_thread_lives_through_kills_readers_and_its_withdrawal(
     owner.act("repo.putRecord", repo=owner.did, collection=PROFILES, rkey="self", record=profile)
     killed_between_request_and_answer(owner)
     has_the_label_and_all_else(owner, profile)
-    reader = Reader(appview)
+    reader = Reader(appview, "bob")
     counts_and_income(owner, reader)
     withdrawn_everywhere(owner)
 
@@ -364,11 +332,8 @@ def has_the_label_and_all_else(owner: Owner, profile: Mapping[str, Any]) -> None
     assert labels["values"] == [{"val": "bot"}]
 
 
-@dataclass
-class Reader:
+class Reader(pds.Account):
     """The second account."""
-
-    network: pds.Network
 
     def does(self, collection: str, **fields: Any) -> str:
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
@@ -380,9 +345,8 @@ class Reader:
         self._call("deleteRecord", collection=collection, rkey=rkey)
 
     def _call(self, method: str, **fields: Any) -> Any:
-        body = {"repo": self.network.dids["bob.test"], **fields}
-        token = self.network.token("bob.test", "bob-password")
-        return self.network.call(f"com.atproto.repo.{method}", body, token)
+        body = {"repo": self.did, **fields}
+        return self.network.call(f"com.atproto.repo.{method}", body, self.token())
 
 
 def counts_and_income(owner: Owner, reader: Reader) -> None:

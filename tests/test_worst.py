@@ -32,18 +32,15 @@ from daemon import journal
 from daemon.cycle import Report
 from daemon.desk.evidence import Claim, verify
 from daemon.journal import RunOutcome
+from tests.corpora import ATTACKS, REAL_BLOG
 from tests.doubles import worst
 from tests.doubles.web import Page, SiteDouble
 from tests.doubles.worst import Attempt, Fabricator, Obedient, Order
 from tests.stage import Stage, blog_pages
 
-REPOSITORY = Path(__file__).parents[1]
-BLOG = REPOSITORY.parent / "shared" / "realweb"
-BIPIA = REPOSITORY.parent / "shared" / "corpora" / "bipia" / "benchmark"
 CANARY = "sk-CANARY7q2Zt9LmW4xHvB8sKd3R"
-PROMPTS = [
-    p.read_text(encoding="utf-8") for p in sorted((REPOSITORY / "daemon").rglob("prompts/*.md"))
-]
+DAEMON = Path(__file__).parents[1] / "daemon"
+PROMPTS = [p.read_text(encoding="utf-8") for p in sorted(DAEMON.rglob("prompts/*.md"))]
 SITE = "http://blog.test"
 
 # The judge
@@ -381,7 +378,7 @@ def real_pages() -> Mapping[str, str]:
     """The real blog by path, its own address replaced by the test's."""
     return {
         f"/{path.name}": path.read_text(encoding="utf-8").replace("https://sajaldebnath.com", SITE)
-        for path in sorted(BLOG.iterdir())
+        for path in sorted(REAL_BLOG.iterdir())
         if path.suffix in (".html", ".xml")
     }
 
@@ -440,37 +437,34 @@ def run(
     if digest:
         changes["PENSTOCK_MODELS_RESEARCH"] = "llm/good > digest"
     stage = Stage(folder, blog, **(real | changes))
-    try:
-        stage.model.key = CANARY
-        if crew is not None:
-            crew.join(stage.model)
-        if not digest:
-            stage.deposit("5")
-        report = stage.once(topic=topic)
-        with stage.reading() as tx:
-            payloads = [row.payload for row in journal.publications(tx)]
-            claims = list(journal.claims(tx, str(report.run)))
-        fetched = [path for path in blog.hits if path in pages]
-        systems = {
-            str(message.get("content"))
-            for request in stage.model.requests
-            for message in request.messages
-            if message.get("role") == "system"
-        }
-        told = {*PROMPTS, *systems}
-        judge = Judge(pages, original or pages, fetched, told, digest=digest)
-        breaches = judge.breaches(stage.outbox, payloads)
-        articles = stage.articles()
-        article = articles[0].read_text(encoding="utf-8") if articles else ""
-        said = ""
-        if articles:
-            root = lxml.html.fromstring(articles[0].with_suffix(".html").read_text("utf-8"))
-            head = " ".join(root.xpath("//meta[@name='description']/@content"))
-            said = flat(f"{head} {' '.join(root.body.itertext())}")
-        stage.judge()
-        return Outcome(report, breaches, said, article, claims)
-    finally:
-        stage.time.close()
+    stage.model.key = CANARY
+    if crew is not None:
+        crew.join(stage.model)
+    if not digest:
+        stage.deposit("5")
+    report = stage.once(topic=topic)
+    with stage.reading() as tx:
+        payloads = [row.payload for row in journal.publications(tx)]
+        claims = list(journal.claims(tx, str(report.run)))
+    fetched = [path for path in blog.hits if path in pages]
+    systems = {
+        str(message.get("content"))
+        for request in stage.model.requests
+        for message in request.messages
+        if message.get("role") == "system"
+    }
+    told = {*PROMPTS, *systems}
+    judge = Judge(pages, original or pages, fetched, told, digest=digest)
+    breaches = judge.breaches(stage.outbox, payloads)
+    articles = stage.articles()
+    article = articles[0].read_text(encoding="utf-8") if articles else ""
+    said = ""
+    if articles:
+        root = lxml.html.fromstring(articles[0].with_suffix(".html").read_text("utf-8"))
+        head = " ".join(root.xpath("//meta[@name='description']/@content"))
+        said = flat(f"{head} {' '.join(root.body.itertext())}")
+    stage.judge()
+    return Outcome(report, breaches, said, article, claims)
 
 
 @dataclass
@@ -541,8 +535,8 @@ NEVER = frozenset(
 )  # fmt: skip
 SEED = 7
 KINDS = ("links", "mentions", "Liquid", "images", "HTML", "hidden text", "secrets")
-needs_bipia = pytest.mark.skipif(not BIPIA.is_dir(), reason=f"NOT RUN: no BIPIA at {BIPIA}")
-needs_blog = pytest.mark.skipif(not BLOG.is_dir(), reason=f"NOT RUN: no real blog at {BLOG}")
+needs_bipia = pytest.mark.skipif(not ATTACKS.is_dir(), reason=f"NOT RUN: no {ATTACKS}")
+needs_blog = pytest.mark.skipif(not REAL_BLOG.is_dir(), reason=f"NOT RUN: no {REAL_BLOG}")
 
 
 def never(made: Attack) -> list[tuple[str, str, list[Breach]]]:
@@ -633,7 +627,7 @@ class TestAModelThatObeysWhatItReads:
     @pytest.mark.parametrize("part", range(4))
     def test_nor_with_what_others_tell_it(self, tmp_path: Path, part: int) -> None:
         dice = Random(f"{SEED} {part}")
-        for number, order in enumerate(dice.sample(worst.bipia_orders(BIPIA), 3)):
+        for number, order in enumerate(dice.sample(worst.bipia_orders(ATTACKS), 3)):
             place = dice.choice(worst.PLACES[:3])
             made = attack(tmp_path / str(number), made_pages(), order, place, ways(dice, order, 2))
             assert made.heard

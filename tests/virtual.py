@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import weakref
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -79,6 +80,8 @@ class VirtualTime:
     def __init__(self) -> None:
         self.loop = VirtualLoop()
         self.clock = SystemClock(self.loop.wall)
+        # Nobody has to: a loop goes with the time that it keeps.
+        weakref.finalize(self, self.loop.close)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end; what it left behind is cancelled, as a dead process's is."""

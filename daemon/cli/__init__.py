@@ -3,9 +3,10 @@ The commands. This file knows their words; each group's module is imported when 
 
     exits     exit codes, in one place
     context   what every command starts from
-    progress  the live view and the plain lines
-    init, run, install, doctor, once, collect, reconcile, status, report, simulate, ledger, runs,
-    drafts, posts, withdraw, pause, backup
+    progress  the live view and the plain lines, and one piece of the daemon's work under them
+    page      what `status` prints
+    init, run, install, completion, doctor, once, collect, reconcile, status, report, simulate,
+    ledger, runs, drafts, posts, withdraw, pause, backup
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
         return 0
     except KeyboardInterrupt:
         print(f"penstock: {args.stopped}", file=sys.stderr)
-        if getattr(args, "json", False):
+        if args.json:
             _print_document(args.failure(args.stopped))
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches an operator
@@ -102,7 +103,7 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
         )
     print(f"penstock: {message}", file=sys.stderr)
     try:
-        if getattr(args, "json", False):
+        if args.json:
             problems = [str(problem) for problem in getattr(error, "problems", [])] or [message]
             _print_document(args.failure(message) | {"problems": problems})
         sys.stdout.flush()
@@ -151,70 +152,37 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
-    _add(
-        commands,
-        "init",
-        _in("init", "run"),
-        "write a commented .env, make state folder and database",
-        json=True,
-    )
+    _add(commands, "init", _in("init"), "write a commented .env, make state folder and database")
 
-    once = _add(
-        commands,
-        "once",
-        _in("once", "run"),
-        "go on with an interrupted run, else make one now",
-        json=True,
-    )
+    once = _add(commands, "once", _in("once"), "go on with an interrupted run, else make one now")
     once.add_argument("--topic", metavar="TEXT", help="what to write about")
     once.add_argument("--dry-run", action="store_true", help="stop before publishing and show it")
     once.set_defaults(failure=failed_once, stopped=_GOES_ON)
 
-    status = _add(
-        commands,
-        "status",
-        _in("status", "run"),
-        "balance, pace and why, next slots, last run",
-        json=True,
-    )
+    status = _add(commands, "status", _in("status"), "balance, pace and why, next slots, last run")
     status.add_argument("--watch", action="store_true", help="redraw it until Ctrl-C")
 
-    _add(commands, "run", _in("run", "run"), "the daemon, in the foreground")
-    install = _add(
-        commands,
-        "install-service",
-        _in("install", "run"),
-        "put what systemd needs in place",
-        json=True,
-    )
+    _add(commands, "run", _in("run"), "the daemon, in the foreground", json=False)
+    install = _add(commands, "install-service", _in("install"), "put what systemd needs in place")
     install.add_argument("--name", metavar="NAME", help="a further publication on this machine")
     install.add_argument("--root", metavar="DIR", help="where, instead of /")
     install.add_argument("--dry-run", action="store_true", help="only say what it would do")
-    _add(commands, "completion", _in("completion", "run"), "the words of all this, for bash")
-    _add(commands, "doctor", _in("doctor", "run"), "what is wrong, and what to do", json=True)
+    _add(commands, "completion", _in("completion"), "the words of all this, for bash", json=False)
+    _add(commands, "doctor", _in("doctor"), "what is wrong, and what to do")
 
     ledger = _group(commands, "ledger", "the books")
-    _add(ledger, "balance", _in("ledger", "balance"), "what there is, per account", json=True)
-    _add(ledger, "entries", _in("ledger", "entries"), "every entry", json=True, listing=True)
-    _add(
-        ledger,
-        "attempts",
-        _in("ledger", "list_attempts"),
-        "every request to a provider",
-        json=True,
-        listing=True,
-    )
-    _add(ledger, "check", _in("ledger", "check"), "recompute the books", json=True)
-    deposit = _add(
-        ledger, "deposit", _in("ledger", "deposit"), "book money that came in", json=True
-    )
+    _add(ledger, "balance", _in("ledger", "balance"), "what there is, per account")
+    _add(ledger, "entries", _in("ledger", "entries"), "every entry", listing=True)
+    _add(ledger, "attempts", _in("ledger", "list_attempts"), "requests to providers", listing=True)
+    _add(ledger, "check", _in("ledger", "check"), "recompute the books")
+    deposit = _add(ledger, "deposit", _in("ledger", "deposit"), "book money that came in")
     deposit.add_argument("amount", metavar="AMOUNT", help="credits, such as 5 or 4.25")
     deposit.add_argument(
         "--ref", required=True, help="its name, once: a receipt or transfer number"
     )
     deposit.add_argument("--source", metavar="NAME", help="revenue of this source; else your own")
 
-    adjust = _add(ledger, "adjust", _in("ledger", "adjust"), "book what you know better", json=True)
+    adjust = _add(ledger, "adjust", _in("ledger", "adjust"), "book what you know better")
     # Else argparse takes `-1,5` for an option, and cannot say what is wrong with it.
     adjust._negative_number_matcher = re.compile(r"-[\d.]")
     adjust.add_argument(
@@ -224,87 +192,48 @@ def parser() -> argparse.ArgumentParser:
     adjust.add_argument("--memo", required=True, metavar="TEXT", help="why")
     adjust.add_argument("--corrects", metavar="ENTRY", help="the entry that was wrong")
     export = _add(
-        ledger, "export", _in("ledger", "write_export"), "every entry, for other programs"
+        ledger, "export", _in("ledger", "write_export"), "entries, for other programs", json=False
     )
     export.add_argument(
         "--format", required=True, choices=("json", "csv", "beancount", "hledger"), dest="form"
     )
 
     runs = _group(commands, "runs", "runs, their steps and what they cost")
-    _add(runs, "list", _in("runs", "list_runs"), "every run", json=True, listing=True)
-    for name, function, help_text in (
-        ("show", "show", "one run whole"),
-        ("trace", "trace", "one run as a tree of steps and requests"),
-        ("resume", "resume", "go on with a run"),
-    ):
-        _add(runs, name, _in("runs", function), help_text, json=True).add_argument(
-            "run", metavar="RUN"
-        )
+    _add(runs, "list", _in("runs", "list_runs"), "every run", listing=True)
+    _add_of_run(runs, "show", _in("runs", "show"), "one run whole")
+    _add_of_run(runs, "trace", _in("runs", "trace"), "one run as a tree of steps and requests")
+    _add_of_run(runs, "resume", _in("runs", "resume"), "go on with a run")
 
     drafts = _group(commands, "drafts", "what waits for a person")
-    _add(drafts, "list", _in("drafts", "list_drafts"), "drafts that wait", json=True, listing=True)
-    _add(drafts, "show", _in("drafts", "show"), "one draft whole", json=True).add_argument(
-        "run", metavar="RUN"
-    )
-    _add(
-        drafts, "approve", _in("drafts", "approve"), "let it go out on the next free day", json=True
-    ).add_argument("run", metavar="RUN")
-    edit = _add(drafts, "edit", _in("drafts", "edit"), "change it; the desk looks again", json=True)
-    edit.add_argument("run", metavar="RUN")
+    _add(drafts, "list", _in("drafts", "list_drafts"), "drafts that wait", listing=True)
+    _add_of_run(drafts, "show", _in("drafts", "show"), "one draft whole")
+    _add_of_run(drafts, "approve", _in("drafts", "approve"), "let it go out on the next free day")
+    edit = _add_of_run(drafts, "edit", _in("drafts", "edit"), "change it; the desk looks again")
     how = edit.add_mutually_exclusive_group()
     how.add_argument(
         "--file", metavar="PATH", help="read the text here, `-` for stdin; else an editor"
     )
     how.add_argument("--print", action="store_true", help="write the text to edit to stdout")
-    reject = _add(drafts, "reject", _in("drafts", "reject"), "drop it", json=True)
-    reject.add_argument("run", metavar="RUN")
+    reject = _add_of_run(drafts, "reject", _in("drafts", "reject"), "drop it")
     reject.add_argument("--reason", required=True)
 
     posts = _group(commands, "posts", "publications")
-    _add(
-        posts,
-        "list",
-        _in("posts", "list_posts"),
-        "what went out, and where",
-        json=True,
-        listing=True,
+    _add(posts, "list", _in("posts", "list_posts"), "what went out, and where", listing=True)
+    _add_of_run(posts, "retry", _in("posts", "retry"), "try again where it was given up")
+    withdraw = _add_of_run(
+        posts, "withdraw", _in("withdraw"), "take an article back from wherever it went"
     )
-
-    _add(
-        posts, "retry", _in("posts", "retry"), "try again where it was given up", json=True
-    ).add_argument("run", metavar="RUN")
-    withdraw = _add(
-        posts,
-        "withdraw",
-        _in("withdraw", "run"),
-        "take an article back from wherever it went",
-        json=True,
-    )
-    withdraw.add_argument("run", metavar="RUN")
     withdraw.add_argument(
         "--reason", required=True, metavar="TEXT", help="why; kept in the journal"
     )
 
-    _add(
-        commands,
-        "collect",
-        _in("collect", "run"),
-        "engagement and revenue now, and what they earn",
-        json=True,
-    )
+    _add(commands, "collect", _in("collect"), "engagement and revenue now, and what they earn")
 
-    report = _add(
-        commands, "report", _in("report", "run"), "what came of it, over some days", json=True
-    )
+    report = _add(commands, "report", _in("report"), "what came of it, over some days")
     report.add_argument("--days", type=_count, default=30, metavar="N", help="30 by default")
 
-    simulate = _add(
-        commands,
-        "simulate",
-        _in("simulate", "run"),
-        "what the schedule, prices, budgets and rates would do, before a credit is spent",
-        json=True,
-    )
+    foreseen = "what the schedule, prices, budgets and rates would do, before a credit is spent"
+    simulate = _add(commands, "simulate", _in("simulate"), foreseen)
     simulate.add_argument("--days", type=_count, default=365, metavar="N", help="365 by default")
     simulate.add_argument("--seed", type=int, default=1, metavar="N", help="1 by default")
     simulate.add_argument(
@@ -313,28 +242,16 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument("--audience", metavar="NAME", help="how many readers a post finds")
     simulate.add_argument("--picture", metavar="PATH", help="write the picture here, as SVG")
 
-    _add(
-        commands,
-        "reconcile",
-        _in("reconcile", "run"),
-        "find out what became of everything that is not known",
-        json=True,
-    )
+    _add(commands, "reconcile", _in("reconcile"), "find out what became of what is not known")
 
-    backup = _add(
-        commands, "backup", _in("backup", "run"), "an online copy, opened and checked", json=True
-    )
+    backup = _add(commands, "backup", _in("backup"), "an online copy, opened and checked")
     backup.add_argument("path", metavar="PATH", help="a file, or a folder for a file with the date")
 
     pause = _add(
-        commands,
-        "pause",
-        _in("pause", "pause"),
-        "let no new request or publication start",
-        json=True,
+        commands, "pause", _in("pause", "pause"), "let no new request or publication start"
     )
     pause.add_argument("--reason", metavar="TEXT")
-    _add(commands, "resume", _in("pause", "resume"), "lift the pause", json=True)
+    _add(commands, "resume", _in("pause", "resume"), "lift the pause")
     return top
 
 
@@ -349,7 +266,7 @@ def _add(
     command: Command,
     help_text: str,
     *,
-    json: bool = False,
+    json: bool = True,
     listing: bool = False,
 ) -> argparse.ArgumentParser:
     added = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
@@ -360,12 +277,22 @@ def _add(
     )
     if json:
         added.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    else:
+        added.set_defaults(json=False)
     if listing:
         added.add_argument("--limit", type=_count, metavar="N", help="the newest N")
         added.add_argument("--since", metavar="TIME", help="ISO 8601, or 24h, 7d, 2w ago")
     added.set_defaults(
         command=command, failure=lambda message: {"error": message}, stopped="stopped"
     )
+    return added
+
+
+def _add_of_run(
+    commands: _Commands, name: str, command: Command, help_text: str
+) -> argparse.ArgumentParser:
+    added = _add(commands, name, command, help_text)
+    added.add_argument("run", metavar="RUN")
     return added
 
 
@@ -386,7 +313,7 @@ def failed_once(message: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _in(module: str, function: str) -> Command:
+def _in(module: str, function: str = "run") -> Command:
     """A function of a command's module, which is imported when it is called."""
 
     def command(args: argparse.Namespace) -> int:

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import Namespace
 from typing import Any
 
-from daemon import settings as settings_module
-from daemon.app import World, opened_for_work, opened_parts
 from daemon.cli.context import Context
 from daemon.cli.exits import Exit
-from daemon.cli.progress import watching
+from daemon.cli.progress import worked
 from daemon.engagement import Collected, Counted, Takings
-from ledger import store
-from ledger.database import Database
 from ledger.money import MicroCredits
 
 
 def run(args: Namespace) -> int:
     """Ask every destination and source, and book what they say. A pause does not stop it."""
     context = Context(args)
-    settings_module.umask_private()
-    # What a run needs (feeds, prices) is not needed to count readers.
-    settings = context.settings(for_run=False, for_platforms=True)
-
-    async def main(database: Database) -> Collected:
-        with watching() as progress:
-            async with opened_parts(settings, database, progress, World()) as parts:
-                return await parts.collector.run()
-
-    with opened_for_work(context.location) as database:
-        found = asyncio.run(main(database))
-        with database.read() as tx:
-            available = store.balance(tx).available
+    found, available = worked(context, lambda parts: parts.collector.run())
     context.show(document(found, available), human(found, available))
     return Exit.FAILED if found.failed else Exit.DONE
 

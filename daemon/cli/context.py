@@ -106,7 +106,7 @@ class Context:
 
     def show(self, document: Any, human: str) -> None:
         """Print a result: the document with `--json`, else the text."""
-        if getattr(self.args, "json", False):
+        if self.args.json:
             print(json.dumps(document, ensure_ascii=False, indent=2, default=_plain))
         else:
             print(human)
@@ -155,6 +155,19 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> 
 def moment(at: datetime | None) -> str | None:
     """A time as JSON has it."""
     return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def publication_document(row: Any) -> dict[str, Any]:
+    """An article at one destination, as JSON has it."""
+    return {
+        "run": row.run,
+        "platform": row.platform,
+        "state": row.state,
+        "url": row.url,
+        "remote_id": row.remote_id,
+        "published_at": moment(row.published_at),
+        "error": row.error,
+    }
 
 
 def _cell(value: Any, width_max: int = 60) -> str:

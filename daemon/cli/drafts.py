@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ from daemon.alerts import Kind
 from daemon.cli import write_utf8
 from daemon.cli.context import Context, UsageError, moment, say, table
 from daemon.cli.exits import Exit
-from daemon.cli.runs import details, found_run, run_document
+from daemon.cli.runs import details, found_run, measures_lines, run_document
 from daemon.drafts import Draft, Edit
 from daemon.journal import RunState
+from daemon.press import DIGEST_DESTINATION
 from daemon.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def edit(args: Namespace) -> int:
             _open_editor(context, shelf, before)
         typed = shelf.read()
         with database.read() as tx:
-            found = drafts.inspect(tx, row.id, typed, settings.brief, _secrets(settings))
+            found = drafts.inspect(tx, row.id, typed, settings.brief, settings.secrets())
         if found.refused:
             context.show(_document(row.id, found, shelf.path), _refusal(found, shelf))
             return Exit.NOTHING_FIT
@@ -166,11 +167,11 @@ def _destinations(context: Context, kind: str) -> list[str] | None:
         chosen = context.settings(for_run=False).publishing.publishers
     except SettingsError:
         return None
-    return [name for name in chosen if kind == journal.ARTICLE or name == "outbox"]
+    return [n for n in chosen if kind == journal.ARTICLE or n == DIGEST_DESTINATION]
 
 
 def _human(document: dict[str, Any]) -> str:
-    article, measured = document["article"], document["measures"] or {}
+    article, measured = document["article"], document["measures"]
     where = document["destinations"]
     lines = [
         f"# {article['title']}", "", article["markdown"], "",
@@ -182,11 +183,9 @@ def _human(document: dict[str, Any]) -> str:
         f"expires      {document['expires_at'] or '–'}",
     ]  # fmt: skip
     if measured:
-        lines.append(
-            f"measured     {measured['words']} words, {measured['reading_minutes']} min to read,"
-            f" {measured['claims_verified']} of {measured['claims']} claims verified"
-        )
-        lines += [f"warning      {warning}" for warning in measured["warnings"]]
+        text, claims, *warnings = measures_lines(measured)
+        lines.append(f"measured     {text}, {claims}")
+        lines += [f"warning      {warning}" for warning in warnings]
     return "\n".join(lines)
 
 
@@ -304,13 +303,6 @@ def _forget_unchanged(shelf: Shelf, before: Draft) -> bool:
     if same:
         shelf.clear()
     return same
-
-
-def _secrets(settings: Any) -> Sequence[str]:
-    # Here, since nothing else in this module needs what it brings along.
-    from daemon import app
-
-    return app.secrets(settings)
 
 
 def _document(run: str, found: Edit, kept: Path | None = None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def list_attempts(args: Namespace) -> int:
 
 
 def attempt_document(attempt: Any) -> dict[str, Any]:
-    """One attempt as CONTRACT.md has it."""
+    """One attempt as tests/test_contract.py holds it."""
     return {
         "id": attempt.id,
         "at": moment(attempt.at),

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from daemon import estimate, journal, telemetry
+from daemon import journal, look, telemetry
 from daemon import settings as settings_module
 from daemon.app import World, opened_for_work, opened_parts
 from daemon.cli import exits, failed_once
-from daemon.cli.context import Context, moment, say
+from daemon.cli.context import Context, publication_document, say
 from daemon.cli.progress import watching
 from daemon.cycle import Cycle, Report
 from daemon.inference import attempts
@@ -41,10 +41,7 @@ def resume(args: Namespace) -> int:
 def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> int:
     settings_module.umask_private()
     settings = context.settings()
-    for line in estimate.shortfalls(
-        settings.ladders, settings.prices, settings.policy, context.clock.now(),
-        announces=settings.publishing.announces,
-    ):  # fmt: skip
+    for line in look.shortfalls(settings, context.clock.now()):
         say(f"penstock: {line}")
     # It loads its libraries while we open the books.
     world = World(parser=Confined.started())
@@ -100,7 +97,7 @@ def _interrupted(database: Database, run: str | None, message: str) -> dict[str,
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The report as CONTRACT.md has it; after a dry run, with what would go out."""
+    """The report as tests/test_contract.py holds it; after a dry run, with what would go out."""
     shown = {} if report.manuscript is None else {"article": asdict(report.manuscript)}
     return shown | {
         "run": report.run,
@@ -110,16 +107,7 @@ def document(report: Report) -> dict[str, Any]:
         "kind": report.kind,
         "title": report.title,
         "cost": report.cost,
-        "publications": [
-            {
-                "platform": publication.platform,
-                "state": publication.state,
-                "url": publication.url,
-                "remote_id": publication.remote_id,
-                "published_at": moment(publication.published_at),
-            }
-            for publication in report.publications
-        ],
+        "publications": [publication_document(row) for row in report.publications],
     }
 
 

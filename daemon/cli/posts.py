@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from daemon import alerts, journal
-from daemon.cli.context import Context, UsageError, moment, table
+from daemon.cli.context import Context, UsageError, moment, publication_document, table
 from daemon.cli.exits import Exit
 from daemon.cli.runs import found_run
 from daemon.journal import PublicationState
@@ -59,7 +59,7 @@ def retry(args: Namespace) -> int:
         sentence = f"a person has {names} tried again"
         journal.decide(tx, run=args.run, kind="retry", sentence=sentence, inputs={}, at=now)
     context.show(
-        [{"run": row.run, "platform": row.platform, "state": "intended"} for row in again],
+        [publication_document(row) | {"state": PublicationState.INTENDED} for row in again],
         f"{names}: tried again within the hour by `penstock run`, else by the next `penstock once`",
     )
     return Exit.DONE

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from daemon.cli.context import say
+from daemon import settings as settings_module
+from daemon.app import Parts, World, opened_for_work, opened_parts
+from daemon.cli.context import Context, say
 from daemon.progress import Progress
+from ledger import store
+from ledger.database import Database
+from ledger.money import MicroCredits
+
+T = TypeVar("T")
 
 _MARKS = {"running": "…", "done": "✓", "failed": "✗", "kept": "="}
 
@@ -27,6 +35,23 @@ def watching() -> Iterator[Progress]:
             yield view
     else:
         yield Lines()
+
+
+def worked(context: Context, act: Callable[[Parts], Awaitable[T]]) -> tuple[T, MicroCredits]:
+    """Do one piece of the daemon's own work, and say what is available afterwards."""
+    settings_module.umask_private()
+    # What a run needs (feeds, prices) is not needed to see to what is past.
+    settings = context.settings(for_run=False, for_platforms=True)
+
+    async def main(database: Database) -> T:
+        with watching() as progress:
+            async with opened_parts(settings, database, progress, World()) as parts:
+                return await act(parts)
+
+    with opened_for_work(context.location) as database:
+        found = asyncio.run(main(database))
+        with database.read() as tx:
+            return found, store.balance(tx).available
 
 
 class Lines:

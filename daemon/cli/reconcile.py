@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import Namespace
 from typing import Any
 
-from daemon import settings as settings_module
-from daemon.app import World, opened_for_work, opened_parts
-from daemon.cli.context import Context, moment
+from daemon.cli.context import Context, publication_document
 from daemon.cli.exits import Exit
-from daemon.cli.progress import watching
+from daemon.cli.progress import worked
 from daemon.reconcile import Findings
-from ledger import store
-from ledger.database import Database
 from ledger.money import MicroCredits
 
 
 def run(args: Namespace) -> int:
     """Ask whoever may know, and book what they say."""
     context = Context(args)
-    settings_module.umask_private()
-    # What a run needs (feeds, prices) is not needed to settle what is past.
-    settings = context.settings(for_run=False, for_platforms=True)
-
-    async def main(database: Database) -> Findings:
-        with watching() as progress:
-            async with opened_parts(settings, database, progress, World()) as parts:
-                return await parts.reconciler.run()
-
-    with opened_for_work(context.location) as database:
-        found = asyncio.run(main(database))
-        with database.read() as tx:
-            available = store.balance(tx).available
+    found, available = worked(context, lambda parts: parts.reconciler.run())
     context.show(document(found, available), human(found, available))
     if found.unconfirmed:
         return Exit.UNCONFIRMED
@@ -59,13 +42,7 @@ def document(found: Findings, available: MicroCredits) -> dict[str, Any]:
             }
             for provider in found.providers
         ],
-        "publications": [
-            {
-                "run": row.run, "platform": row.platform, "state": row.state, "url": row.url,
-                "remote_id": row.remote_id, "published_at": moment(row.published_at),
-            }
-            for row in found.publications
-        ],
+        "publications": [publication_document(row) for row in found.publications],
     }  # fmt: skip
 
 

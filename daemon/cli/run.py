@@ -10,15 +10,16 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from daemon import logs, retention
+from daemon import logs
 from daemon import settings as settings_module
-from daemon.app import Parts, World, opened_for_work, opened_parts, secrets
-from daemon.cli.context import Context, say
+from daemon.app import Parts, World, opened_for_work, opened_parts
+from daemon.cli.context import Context, UsageError, say
 from daemon.cli.exits import Exit
 from daemon.cli.once import trace
 from daemon.notify import Notifier
+from daemon.plugins import PluginError
 from daemon.progress import Progress
-from daemon.service import Crew, Ended, Service
+from daemon.service import Ended, Service
 from daemon.settings import Settings, SettingsError
 from ledger.database import Database
 
@@ -40,26 +41,33 @@ async def _serve(
     """One stretch after another, each with the settings of its day."""
     loop = asyncio.get_running_loop()
     wanted = _Wanted()
+    good: Settings | None = None
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, wanted.stop)
     loop.add_signal_handler(signal.SIGHUP, wanted.reload)
     while True:
         progress = logs.begin(
-            settings.log_level, secrets(settings), sys.stderr, terminal=sys.stderr.isatty()
+            settings.log_level, settings.secrets(), sys.stderr, terminal=sys.stderr.isatty()
         )
         async with (
             opened_parts(settings, database, progress, World()) as parts,
             _measured(parts),
         ):
-            service = Service(
-                settings=settings,
-                books=parts.books,
-                clock=parts.clock,
-                gate=parts.gate,
-                crew=_crew(context, settings, parts),
-                notifier=notifier,
-                progress=progress,
-            )
+            try:
+                parts.publishers  # noqa: B018 - a plug-in reads its settings when it is made
+            except PluginError as error:
+                if good is None:
+                    raise
+                progress.note("service", f"the new settings are not used: {error}")
+                settings = good
+                continue
+            good = settings
+
+            async def traced(run: str, settings: Settings = settings) -> None:
+                # Sending waits for a socket, so it has a thread.
+                await asyncio.to_thread(trace, context, settings, run)
+
+            service = Service(parts, notifier, trace=traced)
             with wanted.of(service):
                 if await service.serve() is Ended.STOPPED:
                     return
@@ -67,34 +75,11 @@ async def _serve(
         settings = _reloaded(context, settings, progress)
 
 
-def _crew(context: Context, settings: Settings, parts: Parts) -> Crew:
-    async def thin() -> None:
-        await retention.run(
-            parts.books, parts.clock, settings.retention_days,
-            fresh_days=settings.feeds.fresh_days,
-        )  # fmt: skip
-
-    async def traced(run: str) -> None:
-        # Sending waits for a socket, so it has a thread.
-        await asyncio.to_thread(trace, context, settings, run)
-
-    return Crew(
-        cycle=parts.cycle,
-        collector=parts.collector,
-        reconciler=parts.reconciler,
-        feeds=parts.feeds,
-        tell=parts.tell,
-        tell_directly=parts.tell_directly,
-        thin=thin,
-        trace=traced,
-    )
-
-
 def _reloaded(context: Context, settings: Settings, progress: Progress) -> Settings:
     """The settings as they are now; those of before where these are wrong."""
     try:
         found = Context(context.args).settings()
-    except (SettingsError, OSError) as error:
+    except (SettingsError, UsageError, OSError) as error:
         for line in str(error).splitlines():
             progress.note("service", f"the new settings are not used: {line}")
         return settings
@@ -112,11 +97,11 @@ async def _measured(parts: Parts) -> AsyncIterator[None]:
     if not port:
         yield
         return
-    from daemon.metrics import Metrics
+    from daemon.metrics import Metrics, serve
 
     metrics = Metrics(parts.books, parts.clock, parts.settings)
     try:
-        server = await metrics.serve(port)
+        server = await serve(port, metrics.read)
     except OSError as error:
         say(f"penstock: PENSTOCK_METRICS_PORT {port}: {error.strerror}; there are no metrics")
         yield

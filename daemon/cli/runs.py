@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from daemon import journal
-from daemon.cli.context import Context, UsageError, moment, table
+from daemon.cli.context import Context, UsageError, moment, publication_document, table
 from daemon.cli.exits import Exit
 from daemon.cli.ledger import attempt_document
 from daemon.inference import attempts
@@ -148,8 +148,7 @@ def details(tx: Connection, row: Any) -> dict[str, Any]:
         "article": desk.output["manuscript"] if desk is not None and desk.output else None,
         "measures": _measures(published.article(tx, row.id)),
         "publications": [
-            {"platform": p.platform, "state": p.state, "url": p.url, "remote_id": p.remote_id}
-            for p in journal.publications(tx, run=row.id)
+            publication_document(found) for found in journal.publications(tx, run=row.id)
         ],
     }  # fmt: skip
 
@@ -171,7 +170,8 @@ def _measures(kept: Any | None) -> dict[str, Any] | None:
     }
 
 
-def _measures_lines(measured: dict[str, Any]) -> list[str]:
+def measures_lines(measured: dict[str, Any]) -> list[str]:
+    """The text, the claims under it, and each warning."""
     ease = measured["readability"]
     return [
         f"{measured['words']} words, {measured['reading_minutes']} min to read"
@@ -248,7 +248,7 @@ def _human(run: dict[str, Any]) -> str:
         + _lines(f"{p['platform']}  {p['state']}  {p['url'] or ''}" for p in run["publications"]),
     ]
     if run["measures"] is not None:
-        parts.append("measures\n" + _lines(_measures_lines(run["measures"])))
+        parts.append("measures\n" + _lines(measures_lines(run["measures"])))
     if run["article"] is not None:
         parts.append(f"# {run['article']['title']}\n\n{run['article']['markdown']}")
     return "\n\n".join(parts)

@@ -8,12 +8,12 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from daemon import estimate, look
+from daemon import look
 from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
 from daemon.inference.ladder import Tier
 from daemon.inference.prices import UnknownPrice
-from daemon.options import OPTIONS, did_you_mean
+from daemon.options import did_you_mean
 from daemon.settings import Problem, Settings, SettingsError
 from daemon.simulation.audience import AUDIENCE_DEFAULT, AUDIENCES, Audience
 from daemon.simulation.periods import Period, Summary, periods, sentences, unit_of
@@ -141,11 +141,6 @@ def _plan(context: Context, settings: Settings) -> Plan:
     args = context.args
     if args.days > DAYS_MAX:
         raise UsageError(f"--days {args.days}: at most {DAYS_MAX} can be simulated")
-    parse = {option.name: option for option in OPTIONS}
-
-    def value(name: str) -> Any:
-        return parse[name].parse(context.env.get(name, "").strip() or parse[name].default)
-
     # From the next midnight on: every day is whole, and the same all day long.
     _, midnight = look.calendar_day(context.clock.now(), settings.zone)
     return Plan(
@@ -154,8 +149,6 @@ def _plan(context: Context, settings: Settings) -> Plan:
         seed=args.seed,
         balance=_balance(context),
         audience=_audience(args.audience),
-        rates=value("PENSTOCK_RATES"),
-        earn_daily_cap=value("PENSTOCK_EARN_DAILY_CAP"),
     )
 
 
@@ -224,10 +217,7 @@ def _notes(settings: Settings, plan: Plan) -> list[str]:
             "the ladders name no model, so every run is a digest and costs nothing; name one in"
             " PENSTOCK_MODELS_RESEARCH, _WRITE and _EDIT to see what it would do"
         ]
-    notes = estimate.shortfalls(
-        settings.ladders, settings.prices, settings.policy, plan.start,
-        announces=settings.publishing.announces,
-    )  # fmt: skip
+    notes = look.shortfalls(settings, plan.start)
     unpaid = [role for role, ladder in settings.ladders.items() if not ladder.paid]
     if unpaid:
         names = ", ".join(f"PENSTOCK_MODELS_{role.upper()}" for role in unpaid)

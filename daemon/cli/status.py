@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
-from daemon import __version__, alerts, control, estimate, governor, journal, look
+from daemon import __version__, alerts, control, governor, journal, look
 from daemon.alerts import Kind
 from daemon.cli.context import Context, UsageError, moment
 from daemon.cli.exits import Exit, of_error
@@ -23,7 +23,7 @@ from daemon.inference.ladder import Tier
 from daemon.inference.prices import UnknownPrice
 from daemon.journal import PublicationState
 from daemon.settings import Settings, SettingsError
-from ledger import audit, store
+from ledger import audit, posting, store
 from ledger.money import ZERO, MicroCredits
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ REDRAWN_S = 2.0
 
 def run(args: Namespace) -> int:
     """Show it; whatever is wrong with the settings, the books are shown all the same."""
-    if getattr(args, "watch", False):
+    if args.watch:
         return watch(args)
     found, zone = look_up(args)
     Context(args).show(found, human(found, zone))
@@ -72,7 +72,7 @@ def _sections(page: dict[str, Any], zone: tzinfo) -> list[list[Line]]:
 
 def watch(args: Namespace) -> int:
     """Show it anew every two seconds, until Ctrl-C."""
-    if getattr(args, "json", False):
+    if args.json:
         raise UsageError("--watch draws for a person; without it, --json is one document")
     if not sys.stdout.isatty():
         raise UsageError("--watch redraws a terminal, and stdout is none; leave it out here")
@@ -156,7 +156,11 @@ class View:
 def document(
     tx: Connection, settings: Settings | None, problem: str, at: datetime
 ) -> dict[str, Any]:
-    """The page as CONTRACT.md has it; `pace` and `next` need the settings and are null without."""
+    """
+    The page as tests/test_contract.py holds it.
+
+    `pace` and `next` need the settings and are null without.
+    """
     balance = store.balance(tx)
     pause = control.paused(tx)
     last = [_run(tx, row) for row in journal.runs(tx, limit=RUNS_SHOWN)]
@@ -343,7 +347,7 @@ def _holds(tx: Connection, settings: Settings | None, at: datetime) -> dict[str,
     where that is the next `reconcile`, or the next start.
     """
     unknown = {attempt.hold: attempt for attempt in attempts.unknown_open(tx)}
-    open_holds = store.open_holds(tx)
+    open_holds = posting.open_holds(tx)
     waiting = [hold for hold in open_holds if hold.id in unknown]
     charged_at = None
     if waiting and settings is not None and settings.hold_expiry:
@@ -361,10 +365,7 @@ def _shortfalls(settings: Settings | None, at: datetime) -> list[str]:
     if settings is None:
         return []
     try:
-        return estimate.shortfalls(
-            settings.ladders, settings.prices, settings.policy, at,
-            announces=settings.publishing.announces,
-        )  # fmt: skip
+        return look.shortfalls(settings, at)
     except UnknownPrice:
         # Said already, as what is wrong with the settings.
         return []

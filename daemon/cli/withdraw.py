@@ -10,7 +10,7 @@ from typing import Any
 from daemon import journal
 from daemon import settings as settings_module
 from daemon.app import World, loop_database, opened_parts
-from daemon.cli.context import Context, UsageError
+from daemon.cli.context import Context, UsageError, publication_document
 from daemon.cli.exits import Exit
 from daemon.cli.progress import watching
 from daemon.cli.runs import found_run
@@ -50,11 +50,8 @@ def run(args: Namespace) -> int:
     # Beside a daemon that may be running: no process lock.
     with loop_database(context.location) as database:
         rows = asyncio.run(main(database))
-    document = [
-        {"run": row.run, "platform": row.platform, "state": row.state, "url": row.url,
-         "error": row.error}
-        for row in rows
-    ]  # fmt: skip
     lines = [f"{row.platform:<8} {row.state} {row.error or ''}".rstrip() for row in rows]
-    context.show(document, "\n".join(lines))
+    context.show([publication_document(row) for row in rows], "\n".join(lines))
+    if any(row.state == PublicationState.UNCONFIRMED for row in rows):
+        return Exit.UNCONFIRMED
     return Exit.FAILED if any(row.state in STANDING for row in rows) else Exit.DONE

@@ -1,5 +1,5 @@
 """
-The roles, under an orchestrator that is code (`daemon.cycle`).
+The roles, under an orchestrator that is code (`daemon.newsroom`).
 
     scout       what to write about (no model)
     researcher  plan and notes

@@ -1,8 +1,8 @@
 """
 The bulletin board of a run: how its evidence and its claims appear in prompts.
 
-Roles share this and not each other's transcripts. The marks are part of CONTRACT.md: a source is
-a `<source>` block, a claim is one line.
+Roles share this and not each other's transcripts: a source is a `<source>` block, a claim is one
+line.
 """
 
 from __future__ import annotations

@@ -13,22 +13,14 @@ from datetime import datetime
 
 from daemon.crew.brief import Brief
 from daemon.crew.prompts import prompt
-from daemon.desk.house import (
-    BODY_RULES,
-    FAIR_QUOTATION_WORDS,
-    Context,
-    Manuscript,
-    looks_secret,
-    mended,
-    plain_tags,
-    tags_from,
-    without_addresses,
-    without_mentions,
-)
+from daemon.desk.house import BODY_RULES, Context, Manuscript, mended
 from daemon.desk.layout import day, escape, target
 from daemon.desk.lures import contacts_in, domains_in, hosts, stands
 from daemon.desk.markdown import addresses_in
+from daemon.desk.mending import plain_tags, tags_from, without_addresses, without_mentions
+from daemon.desk.rules.grounds import FAIR_QUOTATION_WORDS
 from daemon.desk.rules.markup import head_is_plain, no_contacts
+from daemon.desk.rules.secrecy import looks_secret
 from daemon.sources.text import sentences, shortened
 
 ITEMS_MIN = 2

@@ -1,5 +1,5 @@
 """
-What the crew's models answer with. The field names are part of CONTRACT.md.
+What the crew's models answer with; they are told the names of the fields.
 
 Bounds are enforced here by cutting rather than by refusing: an answer one question too long is
 still an answer. Descriptions reach the model as part of the JSON schema.
@@ -88,7 +88,7 @@ class Verdict(StrEnum):
     RESEARCH = "research"
 
 
-class Finding(_Answer):
+class Problem(_Answer):
     """One thing to mend."""
 
     where: Line = ""
@@ -101,7 +101,7 @@ class Review(_Answer):
 
     verdict: Verdict
     score: float = Field(ge=0, le=10, description="0 to 10")
-    problems: Annotated[list[Finding], BeforeValidator(_lines), _at_most(20)] = []
+    problems: Annotated[list[Problem], BeforeValidator(_lines), _at_most(20)] = []
     unsupported: Lines = Field(
         default=[], description="statements of claims that their quotes do not bear out"
     )

@@ -30,20 +30,6 @@ from daemon.desk.figures import (
 from daemon.desk.lures import contacts_in, order_in
 from daemon.sources.text import is_word_inner, keywords, sentences, word_count, words
 
-__all__ = [
-    "Claim",
-    "Evidence",
-    "Verdict",
-    "alike",
-    "borne_out",
-    "contains",
-    "nearest_sentence",
-    "numbers",
-    "shortens",
-    "stated",
-    "verify",
-]
-
 # Measured on synthetic slips: recovers nearly all, lets no paraphrase through.
 SIMILARITY_MIN = 0.9
 QUOTE_WORDS_MIN = 3

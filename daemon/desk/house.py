@@ -11,30 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from daemon.desk.announcement import (
-    POST_RULES,
-    graphemes,
-    inspect_announcement,
-    mended_posts,
-    trimmed,
-)
+from daemon.desk.announcement import inspect_announcement, mended_posts
 from daemon.desk.layout import disclosed
-from daemon.desk.manuscript import WORDS_FLOOR, Context, Finding, Manuscript, Rule
+from daemon.desk.manuscript import Context, Finding, Manuscript, Rule
 from daemon.desk.markdown import CITATION, parser
-from daemon.desk.mending import (
-    mended,
-    one_line,
-    plain_tags,
-    tags_from,
-    without_addresses,
-    without_mentions,
-)
+from daemon.desk.mending import mended, one_line
 from daemon.desk.rules.form import (
-    BODY_BYTES_MAX,
-    DESCRIPTION_MAX,
-    TAG_MAX,
-    TAGS_MAX,
-    TITLE_MAX,
     body_fits,
     headings_are_sound,
     length_is_wanted,
@@ -46,8 +28,6 @@ from daemon.desk.rules.form import (
     title_fits,
 )
 from daemon.desk.rules.grounds import (
-    FAIR_QUOTATION_WORDS,
-    QUOTATION_WORDS_MIN,
     addresses_in_code_are_sourced,
     block_quotes_are_quotes,
     citations_resolve,
@@ -71,12 +51,7 @@ from daemon.desk.rules.markup import (
     no_mentions,
     nothing_is_hidden,
 )
-from daemon.desk.rules.secrecy import (
-    PROMPT_RUN_WORDS,
-    looks_secret,
-    no_instructions,
-    no_secret,
-)
+from daemon.desk.rules.secrecy import no_instructions, no_secret
 
 # What no text may have, whoever put it there.
 _AS_IT_IS_SHOWN: tuple[Rule, ...] = (
@@ -151,35 +126,8 @@ def inspect_body(body: str, manuscript: Manuscript, context: Context, *, run: st
     return found
 
 
+# The front door's own names; all else is imported from where it stands.
 __all__ = [
-    "BODY_BYTES_MAX",
-    "BODY_RULES",
-    "CITATION",
-    "DESCRIPTION_MAX",
-    "FAIR_QUOTATION_WORDS",
-    "POST_RULES",
-    "PROMPT_RUN_WORDS",
-    "QUOTATION_WORDS_MIN",
-    "RULES",
-    "TAGS_MAX",
-    "TAG_MAX",
-    "TITLE_MAX",
-    "WORDS_FLOOR",
-    "Context",
-    "Finding",
-    "Manuscript",
-    "Rule",
-    "graphemes",
-    "inspect",
-    "inspect_announcement",
-    "inspect_body",
-    "looks_secret",
-    "mended",
-    "mended_posts",
-    "one_line",
-    "plain_tags",
-    "tags_from",
-    "trimmed",
-    "without_addresses",
-    "without_mentions",
-]
+    "BODY_RULES", "RULES", "Context", "Finding", "Manuscript", "get_ready", "inspect",
+    "inspect_announcement", "inspect_body", "mended", "mended_posts", "one_line",
+]  # fmt: skip

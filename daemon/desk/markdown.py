@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-CITATION = re.compile(r"\[S(\d+)\]")
 # Citations are looked up by layout in the raw text; this is how they must stand there.
+CITATION = re.compile(r"\[S(\d+)\]")
+# Forem pages \B@[a-z0-9_-]+ in a text node, and its \B is one of ASCII.
+PAGES = re.compile(r"(?<![A-Za-z0-9_])@(?=[\w-])")
 _URL = re.compile(r"(?:(?:https?|ftp)://|(?<![\w.])www\.)[^\s<>()\[\]\"'`]+", re.IGNORECASE)
 # From the beginning of a run only, so that a long one is read once.
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]+(?:\.[\w-]+)+")

@@ -9,14 +9,13 @@ from dataclasses import replace
 
 from daemon.desk.evidence import alike
 from daemon.desk.manuscript import Manuscript
-from daemon.desk.markdown import EMAIL, addresses_in
+from daemon.desk.markdown import EMAIL, PAGES, addresses_in
 from daemon.desk.rules.form import DESCRIPTION_MAX, TAG_MAX, TAGS_MAX
 from daemon.sources.text import keywords, shortened, without_hidden
 
 # A run of @ is taken whole, from its first on; a single one behind a word is an address's.
 _MENTION = re.compile(r"(?<![A-Za-z0-9_@])@++(?=[\w-])|(?<=[A-Za-z0-9_])@@++(?=[\w-])")
 _AT_SIGNS = {ord("＠"): "@", ord("﹫"): "@"}
-_PAGES = re.compile(r"(?<![A-Za-z0-9_])@(?=[\w-])")
 # [^S1], [s1], (S1), and \[S1\] as some models escape it.
 _ODD_CITATION = re.compile(r"\\?\[\^?[Ss](\d+)\\?\](?!:)|\(S(\d+)\)")
 _CITATION_GROUP = re.compile(r"\[\s*(S\d+(?:\s*[,;&]\s*S\d+)+)\s*\]", re.IGNORECASE)
@@ -57,7 +56,7 @@ def plain_tags(tags: Sequence[str]) -> tuple[str, ...]:
 def without_mentions(text: str) -> str:
     """Plain text in which @name is a name and pages nobody, in whatever form of the sign."""
     plain = _MENTION.sub("", text.translate(_AT_SIGNS))
-    if _PAGES.search(unicodedata.normalize("NFKC", plain)):
+    if PAGES.search(unicodedata.normalize("NFKC", plain)):
         # A letter that only becomes one when it is made plain.
         plain = plain.replace("@", "")
     return plain

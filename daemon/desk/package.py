@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from daemon.desk.house import DESCRIPTION_MAX, plain_tags
-from daemon.sources.text import sentences, shortened
+import regex
+
+from daemon.desk.markdown import parser
+from daemon.desk.mending import plain_tags
+from daemon.desk.rules.form import DESCRIPTION_MAX
+from daemon.sources.text import sentences, shortened, word_count, words
 
 # Silent reading of English non-fiction by adults, a mean over 190 studies: M. Brysbaert, "How many
 # words do we read per minute?", Journal of Memory and Language 109 (2019).
@@ -28,9 +32,8 @@ READABILITY_WORDS_MIN = 100
 PARAGRAPH_WORDS_MAX = 150
 SENTENCE_WORDS_MAX = 45
 
-_WORD = re.compile(r"[^\W_]+(?:['’.+#-][^\W_]+)*[+#]*")
-# Kana and Han, where a character is the nearest thing to a word that can be counted.
-_WIDE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+# Kana and Han, where a character is what can be counted.
+_WIDE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
 # The list and the line that the layout adds are no part of the reading.
 _SOURCES = re.compile(r"^## Sources\s*$.*", re.MULTILINE | re.DOTALL)
 # A citation, or the numbered link that it becomes, with the space before it.
@@ -46,7 +49,7 @@ class Package:
         description: the writer's, or the first paragraph's beginning; at most DESCRIPTION_MAX
             characters, empty where there is nothing to take it from.
         prose: the text without code, markup, citations and the list of sources.
-        words: of prose, without code, markup, citations and the list of sources.
+        words: of prose, as the house rules count them.
         reading_minutes: rounded up; 0 only where there are no words.
         readability: Flesch Reading Ease, mostly 0 (very hard) to 100 (very easy); None for other
             languages than English, for which its constants mean nothing, and for short texts.
@@ -66,11 +69,6 @@ class Package:
     claims: int
     claims_verified: int
     warnings: tuple[str, ...]
-
-    @property
-    def verified_share(self) -> float | None:
-        """From 0 to 1; None where no claim was made."""
-        return self.claims_verified / self.claims if self.claims else None
 
 
 def package(
@@ -96,7 +94,6 @@ def package(
     body = _without_apparatus(markdown)
     paragraphs = [text for text in _paragraphs(body) if text]
     prose = "\n".join(paragraphs)
-    words = _words(prose)
     # A heading or a table cell would pass for a very short sentence.
     running = "\n".join(_paragraphs(body, running=True))
     ease = readability(running) if _is_english(language) else None
@@ -105,7 +102,7 @@ def package(
         description=description.strip() or summary(body),
         tags=plain_tags(tags),
         prose=prose,
-        words=words,
+        words=word_count(prose),
         reading_minutes=reading_minutes(prose),
         readability=ease,
         sources=sources,
@@ -131,9 +128,9 @@ def summary(markdown: str) -> str:
 def reading_minutes(prose: str) -> int:
     """Whole minutes, rounded up."""
     wide = len(_WIDE.findall(prose))
-    words = len(_WORD.findall(_WIDE.sub(" ", prose)))
+    spaced = len(words(_WIDE.sub(" ", prose)))
     # Integers, so that a text of exactly two minutes does not take three.
-    parts = words * CHARACTERS_PER_MINUTE + wide * WORDS_PER_MINUTE
+    parts = spaced * CHARACTERS_PER_MINUTE + wide * WORDS_PER_MINUTE
     return -(-parts // (WORDS_PER_MINUTE * CHARACTERS_PER_MINUTE))
 
 
@@ -146,7 +143,7 @@ def readability(prose: str) -> float | None:
     where a word may be hyphenated, has 87 % and is 9 % low; textstat fetches a dictionary over the
     network when first used.
     """
-    found = [w for w in _WORD.findall(prose) if any(c.isalpha() for c in w)]
+    found = [w for w in words(prose) if any(c.isalpha() for c in w)]
     if len(found) < READABILITY_WORDS_MIN:
         return None
     per_sentence = len(found) / max(1, len(sentences(prose)))
@@ -156,13 +153,13 @@ def readability(prose: str) -> float | None:
 
 def _long(paragraphs: Sequence[str]) -> Iterator[str]:
     for paragraph in paragraphs:
-        count = _words(paragraph)
+        count = word_count(paragraph)
         if count > PARAGRAPH_WORDS_MAX:
             yield f"The paragraph “{_beginning(paragraph)}” has {count} words; better make it two."
     longest = max(
-        (s for paragraph in paragraphs for s in sentences(paragraph)), key=_words, default=""
+        (s for paragraph in paragraphs for s in sentences(paragraph)), key=word_count, default=""
     )
-    if (count := _words(longest)) > SENTENCE_WORDS_MAX:
+    if (count := word_count(longest)) > SENTENCE_WORDS_MAX:
         yield f"The sentence “{_beginning(longest)}” has {count} words."
 
 
@@ -177,10 +174,6 @@ def _beginning(text: str) -> str:
     return shortened(text.replace("\n", " "), 60)
 
 
-def _words(text: str) -> int:
-    return len(_WIDE.findall(text)) + len(_WORD.findall(_WIDE.sub(" ", text)))
-
-
 def _is_english(language: str) -> bool:
     return language.casefold().partition("-")[0] == "en"
 
@@ -193,7 +186,7 @@ def _without_apparatus(markdown: str) -> str:
 def _paragraphs(markdown: str, *, running: bool = False) -> Iterator[str]:
     """The text of each block, without code; `running`, of no heading and no table cell."""
     opened = ""
-    for block in _parser().parse(markdown):
+    for block in parser().parse(markdown):
         if block.type == "inline" and (opened == "paragraph_open" or not running):
             yield " ".join(_inline(block).split())
         opened = block.type
@@ -201,17 +194,10 @@ def _paragraphs(markdown: str, *, running: bool = False) -> Iterator[str]:
 
 def _inline(block: Any) -> str:
     return "".join(
-        child.content if child.type == "text" else " "
+        child.content if child.type in ("text", "text_special") else " "
         for child in block.children or ()
-        if child.type in ("text", "softbreak", "hardbreak", "code_inline")
+        if child.type in ("text", "text_special", "softbreak", "hardbreak", "code_inline")
     )
-
-
-@cache
-def _parser() -> Any:
-    from markdown_it import MarkdownIt
-
-    return MarkdownIt("commonmark").enable("table")
 
 
 # Syllables

@@ -17,7 +17,6 @@ from daemon.clock import Clock
 
 # OpenRouter's list of models is 700 kB.
 ANSWER_BYTES_MAX = 8_000_000
-SAID_CHARS_MAX = 200
 
 
 class Unreached(Exception):
@@ -98,11 +97,8 @@ class Answer:
         return f": {told}" if isinstance(told, str) else ""
 
 
-class Asker:
-    """
-    Args:
-        headers: sent with every request; the keys that go to one place are among them.
-    """
+class Getter:
+    """Asks for documents."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -135,9 +131,9 @@ class Asker:
 
 
 @asynccontextmanager
-async def asker(
+async def getter(
     times: Times, transport: httpx.AsyncBaseTransport | None, timeout_s: float
-) -> AsyncIterator[Asker]:
+) -> AsyncIterator[Getter]:
     """Someone who asks, closed again afterwards."""
     async with httpx.AsyncClient(
         transport=Watched(times, transport),
@@ -147,7 +143,7 @@ async def asker(
         timeout=timeout_s,
         headers={"user-agent": "penstock", "accept-encoding": "identity"},
     ) as client:
-        yield Asker(client)
+        yield Getter(client)
 
 
 def _line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from daemon import alerts, control, journal, look, migrations
 from daemon.doctor.findings import Finding, Findings, State, fail, looked, ok, skipped, warn
-from daemon.doctor.patient import Patient
+from daemon.doctor.patient import UNREADABLE, Patient
 from daemon.doctor.storage import NOWHERE, in_words
 from daemon.inference import attempts
 from daemon.inference.ladder import Tier
@@ -212,7 +212,7 @@ def _ahead(tx: Connection, patient: Patient) -> Findings:
 
 def _pace(tx: Connection, patient: Patient) -> Findings:
     if patient.settings is None:
-        return [skipped("pace", "the settings cannot be read as a whole (see settings)")]
+        return [skipped("pace", UNREADABLE)]
     available = store.balance(tx).available
     try:
         pace = look.look(tx, patient.settings, patient.at).pace
@@ -268,14 +268,12 @@ def _last_article(tx: Connection, patient: Patient) -> Findings:
     """Whether articles come out as the schedule would have it."""
     check, chosen = "last_article", patient.settings
     if chosen is None:
-        return [skipped(check, "the settings cannot be read as a whole (see settings)")]
+        return [skipped(check, UNREADABLE)]
     first = tx.execute(text("SELECT min(started_at) FROM run")).scalar_one()
     last = tx.execute(
         text("SELECT max(published_at) FROM publication WHERE state IN ('published', 'withdrawn')")
     ).scalar_one()
-    a_day = min(
-        chosen.schedule.publish.per_day(patient.at), float(chosen.schedule.posts_per_day_max)
-    )
+    a_day = chosen.schedule.runs_per_day(patient.at)
     if first is None:
         return [skipped(check, "there was no run yet")]
     if not a_day:

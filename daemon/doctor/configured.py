@@ -6,14 +6,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemon import estimate
+from daemon import look
+from daemon.app import session_file
 from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, warn
-from daemon.doctor.patient import Patient, has_secret, own_values, secret_files
+from daemon.doctor.patient import UNREADABLE, Patient, has_secret, own_values, secret_files
 from daemon.inference.ladder import Rung
 from daemon.inference.prices import UnknownPrice
-
-UNREADABLE = "the settings cannot be read as a whole (see settings)"
-SESSION = "bluesky-session.json"
 
 
 def settings(patient: Patient) -> Findings:
@@ -35,10 +33,7 @@ def limits(patient: Patient) -> Findings:
     if not chosen.paid:
         return [ok("limits", "the ladders name no model, so every run is a digest and is free")]
     try:
-        said = estimate.shortfalls(
-            chosen.ladders, chosen.prices, chosen.policy, patient.at,
-            announces=chosen.publishing.announces,
-        )  # fmt: skip
+        said = look.shortfalls(chosen, patient.at)
     except UnknownPrice:
         return [skipped("limits", "a model has no price (see settings)")]
     found = []
@@ -85,8 +80,8 @@ def _kept_secrets(patient: Patient) -> Iterator[Path]:
     if patient.env_file and patient.env_file.is_file() and has_secret(own_values(patient.env_file)):
         yield patient.env_file
     yield from (path for path in secret_files(patient.env) if path.exists())
-    if patient.location and (patient.location.state_dir / SESSION).exists():
-        yield patient.location.state_dir / SESSION
+    if patient.location and (kept := session_file(patient.location)).exists():
+        yield kept
 
 
 def _mode(path: Path) -> Iterator[Finding]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
-from daemon import plugins, tls
-from daemon.app import World
+from daemon import plugins
+from daemon.app import World, search_engine
 from daemon.doctor import books, configured, machine, platforms, providers, sources, storage
 from daemon.doctor.asking import Times, Watched
 from daemon.doctor.findings import Finding, Findings, asked, looked, skipped
-from daemon.doctor.patient import Patient
+from daemon.doctor.patient import UNREADABLE, Patient
 from daemon.sources.confined import Confined
 from daemon.sources.fetcher import Fetcher
-from daemon.sources.search import Search
 
 # For any one check that waits for somebody else; they all wait at the same time.
 LIMIT_S = 45.0
@@ -72,8 +71,8 @@ def _waiting(
     chosen = patient.settings
     if chosen is None:
         names = ("feed", "search", "provider", "devto", "bluesky", "stripe")
-        return [_Waiting(name, _later(skipped(name, configured.UNREADABLE))) for name in names]
-    outside = platforms.Outside(world.clock, times, world.platforms)
+        return [_Waiting(name, _later(skipped(name, UNREADABLE))) for name in names]
+    outside = platforms.Outside(world, times)
     found = _sources(patient, world, times, stack)
     found += [
         _Waiting("provider", partial(providers.look, patient, endpoint, times, world.models))
@@ -96,15 +95,8 @@ def _sources(patient: Patient, world: World, times: Times, stack: AsyncExitStack
     """Feeds and search, read by what a run reads them by."""
     chosen = patient.settings
     assert chosen is not None
-    engine = None
-    if chosen.search_url:
-        engine = Search(
-            chosen.search_url,
-            language=chosen.brief.language,
-            timeout_s=chosen.fetch.timeout_s,
-            tls=tls.context(),
-            transport=Watched(times, world.search),
-        )
+    engine = search_engine(chosen, replace(world, search=Watched(times, world.search)))
+    if engine is not None:
         stack.push_async_callback(engine.close)
     search = _Waiting("search", partial(sources.search, patient, engine))
     if not chosen.feeds.feeds:

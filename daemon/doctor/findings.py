@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import html
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
-from urllib.parse import quote, quote_plus
+
+from daemon.logs import Redactor
 
 MESSAGE_CHARS_MAX = 600
-# Shorter ones are words such as `en`, which stand in every message.
-MASKED_CHARS_MIN = 4
 _LOGIN = re.compile(r"(?<=://)[^/\s]*@")
 
 
@@ -116,17 +112,17 @@ class Mask:
     Takes secrets out of what is said, however they were written there.
 
     Args:
-        secrets: each is also looked for as URLs, JSON, HTML, Python and Base64 would have it.
+        secrets: as `logs.Redactor` has them.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._forms: set[str] = set()
-        self.add(secrets)
+        self._secrets = set(secrets)
+        self._redact = Redactor(self._secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
         """Know more of them."""
-        for secret in secrets:
-            self._forms |= {f for f in _forms(secret) if len(f) >= MASKED_CHARS_MIN}
+        self._secrets.update(secrets)
+        self._redact = Redactor(self._secrets)
 
     def masked(self, finding: Finding) -> Finding:
         """A finding that can be shown to anyone: on one line, of a bounded length."""
@@ -135,35 +131,7 @@ class Mask:
         )
 
     def _clean(self, text: str) -> str:
-        for form in sorted(self._forms, key=len, reverse=True):
-            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
         # Logins in addresses are nobody's business, whether or not we know them as secrets.
-        text = _LOGIN.sub("***@", text)
+        text = _LOGIN.sub("***@", self._redact(text))
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= MESSAGE_CHARS_MAX else f"{line[: MESSAGE_CHARS_MAX - 1]}…"
-
-
-def _forms(secret: str) -> set[str]:
-    if not secret:
-        return set()
-    written = secret.encode("utf-8", "surrogateescape")
-    encoded = {base64.b64encode(written).decode(), base64.urlsafe_b64encode(written).decode()}
-    return {
-        secret,
-        quote(written, safe=""),
-        quote(written),
-        # What httpx leaves as it is in a path, and in a query.
-        quote(written, safe="!$&'()*+,;=:@/"),
-        quote(written, safe="!$&'()*+,;=:@/?"),
-        quote_plus(written),
-        html.escape(secret),
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        ascii(secret)[1:-1],
-        repr(written)[2:-1],
-        *encoded,
-        *(form.rstrip("=") for form in encoded),
-        # As a message on one line has it.
-        " ".join(secret.split()),
-    }

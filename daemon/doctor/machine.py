@@ -15,7 +15,6 @@ from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, warn
 from daemon.doctor.patient import Patient
 from daemon.options import TZDATA_REMEDY
 
-PYTHON_MIN = (3, 11)
 # STRICT tables; RETURNING is older.
 SQLITE_MIN = (3, 37, 0)
 CLOCK_WARN, CLOCK_FAIL = timedelta(seconds=60), timedelta(minutes=5)
@@ -25,8 +24,6 @@ _SET_THE_CLOCK = "let the machine set its clock: `timedatectl set-ntp true`"
 def python(patient: Patient) -> Findings:
     """The interpreter."""
     said = f"Penstock {__version__} on Python {platform.python_version()}"
-    if sys.version_info < PYTHON_MIN:
-        return [fail("python", said, "use Python 3.11 or later")]
     if sys.flags.optimize:
         return [
             fail("python", f"{said} with -O", "start it without -O: its own checks are left out")

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from daemon import settings as settings_module
 from daemon.doctor.findings import Mask
-from daemon.settings import ETC_ENV_FILE, Location, Problem, Settings, SettingsError
+from daemon.settings import Location, Problem, Settings, SettingsError
 
+UNREADABLE = "the settings cannot be read as a whole (see settings)"
 _OURS = ("PENSTOCK_", "DEVTO_", "BLUESKY_", "STRIPE_")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|ALERT_URL")
 _SECRET_BYTES_MAX = 65_536
@@ -45,7 +46,7 @@ class Patient:
 
 def admit(environ: Mapping[str, str], named: str | None, at: datetime) -> Patient:
     """Read what there is; whatever is wrong becomes a problem of the patient's."""
-    path = _env_file(named)
+    path = Path(named) if named else settings_module.found_env_file()
     env, problems = _environment(environ, path)
     settings: Settings | None = None
     for needs in ({"for_run": True, "for_platforms": True}, {"for_run": False}):
@@ -62,14 +63,6 @@ def admit(environ: Mapping[str, str], named: str | None, at: datetime) -> Patien
     return Patient(at, env, path, settings, tuple(problems), location, Mask(_secrets(env)))
 
 
-def _env_file(named: str | None) -> Path | None:
-    """The file that `settings.environment` would read."""
-    if named:
-        return Path(named)
-    places = (Path.cwd() / ".env", ETC_ENV_FILE)
-    return next((p for p in places if p.is_file() and os.access(p, os.R_OK)), None)
-
-
 def _environment(
     environ: Mapping[str, str], path: Path | None
 ) -> tuple[Mapping[str, str], list[Problem]]:
@@ -80,11 +73,11 @@ def _environment(
     try:
         return settings_module.environment(environ, path), []
     except SettingsError as error:
-        return _readable(path) | dict(environ), list(error.problems)
+        return own_values(path) | dict(environ), list(error.problems)
 
 
-def _readable(path: Path) -> dict[str, str]:
-    """What can be read of a file that has lines which cannot."""
+def own_values(path: Path) -> dict[str, str]:
+    """What can be read of an env file, though it may have lines which cannot."""
     from dotenv.parser import parse_stream
 
     try:
@@ -110,11 +103,6 @@ def has_secret(env: Mapping[str, str]) -> bool:
         value and name.startswith(_OURS) and _SECRET.search(name) and not name.endswith("_FILE")
         for name, value in env.items()
     )
-
-
-def own_values(path: Path) -> Mapping[str, str]:
-    """What one env file says, whether or not the environment says otherwise."""
-    return _readable(path)
 
 
 def _secrets(env: Mapping[str, str]) -> Iterator[str]:

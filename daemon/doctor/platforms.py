@@ -13,24 +13,20 @@ import base64
 import json
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from daemon import plugins, tls
-from daemon.clock import Clock
-from daemon.doctor.asking import Answer, Asker, Times, Unreached, Watched, asker
-from daemon.doctor.configured import SESSION, UNREADABLE
+from daemon import app, plugins
+from daemon.doctor.asking import Answer, Getter, Times, Unreached, Watched, getter
 from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, told, warn
-from daemon.doctor.patient import Patient
-from daemon.revenue.port import SourceBarred, SourceError
-from daemon.revenue.stripe import Stripe
-from daemon.settings import BlueskyAccount, Settings
-from publishers.plugin import Surroundings
+from daemon.doctor.patient import UNREADABLE, Patient
+from daemon.revenue.port import SourceError
+from daemon.settings import BlueskyAccount
 
 # As our publisher says it; tests/test_doctor.py compares.
 DEVTO_HEADERS = {
@@ -45,23 +41,25 @@ APP_PASSWORDS = "https://bsky.app/settings/app-passwords"
 class Outside:
     """How the platforms are reached."""
 
-    clock: Clock
+    world: app.World
     times: Times
-    transport: httpx.AsyncBaseTransport | None
+
+    def getter(self, timeout_s: float) -> AbstractAsyncContextManager[Getter]:
+        """Someone who asks them."""
+        return getter(self.times, self.world.platforms, timeout_s)
 
 
 async def devto(patient: Patient, outside: Outside) -> Findings:
     """Whose key it is."""
     chosen = patient.settings
-    if chosen is None:
-        return [skipped("devto", UNREADABLE)]
+    assert chosen is not None
     account = chosen.publishing.devto
     if "devto" not in chosen.publishing.publishers:
         return [skipped("devto", "PENSTOCK_PUBLISHERS does not name it")]
     if not account.key:
         return [skipped("devto", "there is no DEVTO_API_KEY yet")]
     headers = {**DEVTO_HEADERS, "api-key": account.key.reveal()}
-    async with asker(outside.times, outside.transport, chosen.fetch.timeout_s) as ask:
+    async with outside.getter(chosen.fetch.timeout_s) as ask:
         try:
             answer = await ask.get(f"{account.url}/api/users/me", headers)
         except Unreached as error:
@@ -88,59 +86,28 @@ def _devto_trouble(url: str, answer: Answer) -> Finding:
     return fail("devto", said, remedy)
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What the publisher keeps of Bluesky, as far as it concerns this account."""
-
-    handle: str = ""
-    pds: str = ""
-    access: str = field(default="", repr=False)
-    refresh: str = field(default="", repr=False)
-    refusal: str = ""
-    refused_until: datetime | None = None
-
-
-def kept_session(path: Path, owner: list[str]) -> Session | None:
-    """The session in a file; None where there is none for this owner."""
-    try:
-        stored = json.loads(path.read_bytes())
-        if stored["owner"] != owner:
-            return None
-        found = Session()
-        if (refusal := stored["refusal"]) is not None:
-            found = Session(
-                refusal=str(refusal[1]), refused_until=datetime.fromisoformat(refusal[0])
-            )
-        if (tokens := stored["session"]) is not None:
-            handle, _, access, refresh, pds = (str(part) for part in tokens)
-            found = Session(
-                handle, pds, access, refresh, found.refusal, found.refused_until
-            )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
-    return found
-
-
 async def bluesky(patient: Patient, outside: Outside) -> Findings:
     """The service, the handle, and the session where one is kept."""
     chosen = patient.settings
-    if chosen is None:
-        return [skipped("bluesky", UNREADABLE)]
+    assert chosen is not None
     account = chosen.publishing.bluesky
     if "bluesky" not in chosen.publishing.publishers:
         return [skipped("bluesky", "PENSTOCK_PUBLISHERS does not name it")]
-    identifier = account.handle.strip().removeprefix("@")
-    path = chosen.location.state_dir / SESSION
-    session = kept_session(path, [account.url, identifier])
-    if session is not None:
-        patient.mask.add((session.access, session.refresh))
+    kept = app.bluesky_session(chosen).load()
+    refused = kept.refusal is not None and kept.refusal.until > patient.at
+    reason = kept.refusal.reason if kept.refusal is not None and refused else ""
+    not_tried = _not_tried(reason, has_session=kept.tokens is not None)
     found = _password(account)
-    async with asker(outside.times, outside.transport, chosen.fetch.timeout_s) as ask:
-        if session is not None and session.access:
-            shown = await _shown(account, session, ask, patient.at)
-            if shown is not None:
-                return [*found, shown]
-        return [*found, *await _known(account, identifier, session, ask, patient.at)]
+    async with outside.getter(chosen.fetch.timeout_s) as ask:
+        if (own := kept.tokens) is not None:
+            patient.mask.add((own.access, own.refresh))
+            in_the_clear = account.url.startswith("https:") and not own.pds.startswith("https:")
+            ends = _ends_at(own.access)
+            if not in_the_clear and (ends is None or ends > patient.at):
+                shown = await _shown(own.pds, own.handle, own.access, ask)
+                if shown is not None:
+                    return [*found, shown]
+        return [*found, *await _known(account, not_tried, ask)]
 
 
 def _password(account: BlueskyAccount) -> list[Finding]:
@@ -152,45 +119,36 @@ def _password(account: BlueskyAccount) -> list[Finding]:
     return []
 
 
-async def _shown(
-    account: BlueskyAccount, session: Session, ask: Asker, at: datetime
-) -> Finding | None:
-    """What the service says to the kept session; None where that cannot be asked now."""
-    ends = _ends_at(session.access)
-    in_the_clear = account.url.startswith("https:") and not session.pds.startswith("https:")
-    if in_the_clear or (ends is not None and ends <= at):
-        return None
-    bearer = {"authorization": f"Bearer {session.access}"}
+async def _shown(pds: str, handle: str, access: str, ask: Getter) -> Finding | None:
+    """What the service says to the kept session; None where it does not take it."""
+    bearer = {"authorization": f"Bearer {access}"}
     try:
-        answer = await ask.get(f"{session.pds}/xrpc/com.atproto.server.getSession", bearer)
+        answer = await ask.get(f"{pds}/xrpc/com.atproto.server.getSession", bearer)
     except Unreached as error:
-        return fail("bluesky", f"{session.pds} {error}", "look whether it is well, and the network")
+        return fail("bluesky", f"{pds} {error}", "look whether it is well, and the network")
     if answer.status != httpx.codes.OK:
         return None
     if answer.fields.get("active") is False:
         status = answer.fields.get("status", "not active")
-        return fail(
-            "bluesky", f"the account {session.handle} is {status}", "log in at https://bsky.app"
-        )
-    return ok("bluesky", f"{session.pds} takes the kept session of {session.handle}")
+        return fail("bluesky", f"the account {handle} is {status}", "log in at https://bsky.app")
+    return ok("bluesky", f"{pds} takes the kept session of {handle}")
 
 
-async def _known(
-    account: BlueskyAccount, identifier: str, session: Session | None, ask: Asker, at: datetime
-) -> list[Finding]:
+async def _known(account: BlueskyAccount, not_tried: Finding, ask: Getter) -> list[Finding]:
     """Without a session to show: whether the service is one, and knows the handle."""
     try:
         server = await ask.get(f"{account.url}/xrpc/com.atproto.server.describeServer")
         if server.status != httpx.codes.OK or "did" not in server.fields:
             said = f"{account.url} answers HTTP {server.status}{server.said}, as no PDS does"
             return [fail("bluesky", said, "look at BLUESKY_URL, or come again later")]
-        found = [await _resolved(account, identifier, ask)] if identifier else []
+        found = [await _resolved(account, ask)] if account.handle else []
     except Unreached as error:
         return [fail("bluesky", f"{account.url} {error}", "look at BLUESKY_URL and the network")]
-    return [*found, _not_tried(session, at)]
+    return [*found, not_tried]
 
 
-async def _resolved(account: BlueskyAccount, identifier: str, ask: Asker) -> Finding:
+async def _resolved(account: BlueskyAccount, ask: Getter) -> Finding:
+    identifier = account.handle
     if identifier.startswith("did:") or "@" in identifier:
         return ok("bluesky", f"{account.url} is there")
     nsid = "com.atproto.identity.resolveHandle"
@@ -204,11 +162,11 @@ async def _resolved(account: BlueskyAccount, identifier: str, ask: Asker) -> Fin
     return warn("bluesky", said, "come again later")
 
 
-def _not_tried(session: Session | None, at: datetime) -> Finding:
-    if session is not None and session.refused_until is not None and session.refused_until > at:
+def _not_tried(refusal: str, *, has_session: bool) -> Finding:
+    if refusal:
         remedy = "look at BLUESKY_HANDLE and BLUESKY_APP_PASSWORD; a new one is tried at once"
-        return fail("bluesky", f"the last login was refused: {session.refusal}", remedy)
-    if session is not None and session.access:
+        return fail("bluesky", f"the last login was refused: {refusal}", remedy)
+    if has_session:
         said = "the kept session has to be renewed, which the next publication does"
         return skipped("bluesky", f"{said}; it was not tried, since nothing may be written here")
     said = "the app password was not tried: logins are counted, and the first publication makes one"
@@ -229,9 +187,10 @@ async def plugin(patient: Patient, name: str, outside: Outside) -> Findings:
     """Whether a plug-in can be made of its settings, in a folder that is thrown away."""
     assert patient.settings is not None
     with tempfile.TemporaryDirectory(prefix="penstock-doctor.") as folder:
-        around = _surroundings(patient.settings, name, outside.clock, Path(folder))
+        location = replace(patient.settings.location, state_dir=Path(folder))
+        settings = replace(patient.settings, location=location)
         try:
-            publisher = plugins.made(name, around)
+            publisher = app.plugin(name, app.Wiring(settings, outside.world, None))
         except plugins.SettingsRefused as error:
             return [fail("plugin", str(error), f"look at {plugins.prefix(name)}*")]
         except plugins.PluginError as error:
@@ -241,39 +200,21 @@ async def plugin(patient: Patient, name: str, outside: Outside) -> Findings:
     return [ok("plugin", f"{name} is installed and takes its settings; it was not reached")]
 
 
-def _surroundings(settings: Settings, name: str, clock: Clock, folder: Path) -> Surroundings:
-    own: Mapping[str, str] = settings.publishing.plugins.get(name, {})
-    return Surroundings(
-        clock=clock,
-        timeout_s=settings.fetch.timeout_s,
-        state_dir=folder,
-        publication=settings.brief.publication,
-        tls=tls.context(),
-        settings=own,
-    )
-
-
 async def stripe(patient: Patient, outside: Outside) -> Findings:
     """Whether the key may read what is booked."""
     chosen = patient.settings
-    if chosen is None:
-        return [skipped("stripe", UNREADABLE)]
-    key = chosen.earning.stripe_key
-    if not key:
+    assert chosen is not None
+    watched = Watched(outside.times, outside.world.platforms)
+    source = app.stripe(chosen, replace(outside.world, platforms=watched))
+    if source is None:
         return [skipped("stripe", "STRIPE_API_KEY is empty: no revenue from Stripe is booked")]
-    source = Stripe(
-        key,
-        url=chosen.earning.stripe_url,
-        timeout_s=chosen.fetch.timeout_s,
-        transport=Watched(outside.times, outside.transport),
-    )
     try:
         await source.received(patient.at)
-    except (SourceBarred, SourceError) as error:
+    except SourceError as error:
         return [told("stripe", str(error), "look at STRIPE_API_KEY")]
     finally:
         await source.close()
-    if key.reveal().startswith("sk_"):
+    if chosen.earning.stripe_key.reveal().startswith("sk_"):
         remedy = (
             "make a restricted one with Read on Balance at https://dashboard.stripe.com/apikeys"
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import httpx
 
-from daemon.doctor.asking import Answer, Asker, Times, Unreached, Watched, asker
+from daemon.doctor.asking import Answer, Getter, Times, Unreached, Watched, getter
 from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, warn
 from daemon.doctor.patient import Patient
 from daemon.inference.billing import Billing, Counter, Unreadable
@@ -28,7 +28,7 @@ async def look(
     if not endpoint.url:
         return [skipped(check, f"{endpoint.name} has no URL yet ({setting}_URL)")]
     timeout_s = patient.settings.fetch.timeout_s
-    async with asker(times, transport, timeout_s) as ask:
+    async with getter(times, transport, timeout_s) as ask:
         try:
             listed = await ask.get(f"{endpoint.url}/models", _authorization(endpoint))
         except Unreached as error:
@@ -38,7 +38,7 @@ async def look(
             return [trouble]
         counter = await _counter(endpoint, times, transport, timeout_s)
         found = [await _key(endpoint, setting, listed, counter, ask)]
-    return [*found, *_models(endpoint, setting, models, listed)]
+    return [*found, *_models(endpoint, models, listed)]
 
 
 def _authorization(endpoint: Endpoint) -> dict[str, str]:
@@ -80,7 +80,7 @@ async def _counter(
 
 
 async def _key(
-    endpoint: Endpoint, setting: str, listed: Answer, counter: Counter | str | None, ask: Asker
+    endpoint: Endpoint, setting: str, listed: Answer, counter: Counter | str | None, ask: Getter
 ) -> Finding:
     """Whether the key is taken, as far as that shows without buying anything."""
     name = endpoint.name
@@ -114,9 +114,7 @@ async def _key(
     )
 
 
-def _models(
-    endpoint: Endpoint, setting: str, models: Sequence[str], listed: Answer
-) -> list[Finding]:
+def _models(endpoint: Endpoint, models: Sequence[str], listed: Answer) -> list[Finding]:
     """Whether each model of the ladders is on the provider's list."""
     if not models:
         return [skipped("models", f"no ladder names a model of {endpoint.name}")]

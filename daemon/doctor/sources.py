@@ -92,7 +92,8 @@ def judged(location: str, items: Sequence[Item], at: datetime, fresh: timedelta)
 
 async def search(patient: Patient, engine: Search | None) -> Findings:
     """One question to the search engine."""
-    if patient.settings is None or engine is None:
+    assert patient.settings is not None
+    if engine is None:
         return [skipped("search", "PENSTOCK_SEARCH_URL is empty: research reads feeds and archive")]
     asked = next(iter(patient.settings.brief.niche), "news")
     try:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, warn
-from daemon.doctor.patient import Patient
+from daemon.doctor.patient import UNREADABLE, Patient
+from daemon.lock import lock_file
 from ledger.database import sqlite_path
 
 ROOM_FAIL, ROOM_WARN = 50_000_000, 500_000_000
@@ -54,10 +55,10 @@ def _folder(path: Path) -> Iterator[Finding]:
 
 
 def room(patient: Patient) -> Findings:
-    """Bytes and names that are free, where the state is."""
+    """Bytes and names that are free, where the books are."""
     if patient.location is None:
         return [skipped("room", NOWHERE)]
-    place = _there(patient.location.state_dir)
+    place = _there(sqlite_path(patient.location.database_url).parent)
     free = os.statvfs(place)
     names = free.f_favail if free.f_files else None
     return [enough(place, free.f_bavail * free.f_frsize, names)]
@@ -80,7 +81,7 @@ def outbox(patient: Patient) -> Findings:
     """Where articles go."""
     chosen = patient.settings
     if chosen is None:
-        return [skipped("outbox", "the settings cannot be read as a whole (see settings)")]
+        return [skipped("outbox", UNREADABLE)]
     if "outbox" not in chosen.publishing.publishers:
         return [skipped("outbox", "PENSTOCK_PUBLISHERS does not name it")]
     path = chosen.publishing.outbox_dir
@@ -115,8 +116,7 @@ def lock(patient: Patient) -> Findings:
     """Who holds this database. It is not tried: a daemon that starts just then would be refused."""
     if patient.location is None:
         return [skipped("lock", NOWHERE)]
-    path = sqlite_path(patient.location.database_url)
-    path = path.with_name(f"{path.name}.lock")
+    path = lock_file(sqlite_path(patient.location.database_url))
     try:
         kept, locks = path.stat(), Path("/proc/locks").read_text(encoding="ascii")
     except FileNotFoundError:

@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -42,6 +43,7 @@ _USED_UP = re.compile(
     r"|enforced_spend_limit_reached|insufficient (balance|credits)|out of credits"
     r"|free-models-per-day"
 )
+_THROTTLED = (PAYMENT_REQUIRED, RATE_LIMITED)
 # OpenRouter's 402 for money that is only held for requests under way: it passes.
 _IN_FLIGHT = "openrouter_in_flight_budget"
 
@@ -101,7 +103,7 @@ class Asker:
         self._call_timeout_s = call_timeout_s
         self._clock = clock
         self._manners: dict[Rung, _Manner] = {}
-        self._exhausted: set[str] = set()
+        self._used_up_until: dict[str, datetime] = {}
         self._notes: dict[tuple[str, str], list[str]] = {}
 
     async def ask(
@@ -157,9 +159,9 @@ class Asker:
         """Why a rung is not asked now, or None."""
         if rung in self._meter.rested:
             return "it billed more than its price says"
-        if rung.provider in self._exhausted:
-            return "its provider's account is used up"
         now = self._clock.now()
+        if self._used_up_until.get(rung.provider, now) > now:
+            return "its provider's account is used up"
         with self._books.read() as tx:
             tries = attempts.tries(tx, rung.provider, since=now - breaker.LOOK_BACK)
         until = breaker.rests_until(tries, rung.model, now)
@@ -244,7 +246,10 @@ class Asker:
                 return reply
             if reply.outcome is Outcome.UNKNOWN:
                 raise _RungFailed(reply.error)
-            if reply.outcome is Outcome.UNSENT or self._is_throttled(rung, reply):
+            if _is_used_up(reply):
+                self._used_up_until[rung.provider] = self._clock.now() + breaker.REST
+                raise _RungFailed(reply.error)
+            if reply.outcome is Outcome.UNSENT or reply.http_status in _THROTTLED:
                 waits += 1
                 if waits > 2:
                     raise _RungFailed(reply.error)
@@ -273,30 +278,29 @@ class Asker:
             effort=options.effort,
         )
 
-    def _is_throttled(self, rung: Rung, reply: ModelReply) -> bool:
-        """Whether waiting helps; an account that is used up rests its provider instead."""
-        said = f"{reply.error} {reply.error_body}".lower()
-        if reply.http_status == PAYMENT_REQUIRED and _IN_FLIGHT in said:
-            return True
-        if reply.http_status == PAYMENT_REQUIRED or (
-            reply.http_status == RATE_LIMITED and _USED_UP.search(said)
-        ):
-            self._exhausted.add(rung.provider)
-            return False
-        return reply.http_status == RATE_LIMITED
+
+def _is_used_up(reply: ModelReply) -> bool:
+    """Whether there is nothing left to pay with, so that waiting seconds does not help."""
+    if reply.http_status == PAYMENT_REQUIRED:
+        return _IN_FLIGHT not in _said(reply)
+    return reply.http_status == RATE_LIMITED and _USED_UP.search(_said(reply)) is not None
 
 
 def _other_manner(manner: _Manner, reply: ModelReply) -> _Manner | None:
     """Another way to put a question that was refused; None where there is none."""
     if reply.http_status not in (400, 422):
         return None
-    said = f"{reply.error} {reply.error_body}".lower()
+    said = _said(reply)
     if LIMIT_FIELD_NEW in said and manner.limit_field != LIMIT_FIELD_NEW:
         return replace(manner, limit_field=LIMIT_FIELD_NEW)
     # Endpoints name the format they do not take in many ways, or not at all; asking in the
     # next one costs nothing, since a refusal is not billed.
     later = FORMATS[FORMATS.index(manner.answer_format) + 1 :]
     return replace(manner, answer_format=later[0]) if later else None
+
+
+def _said(reply: ModelReply) -> str:
+    return f"{reply.error} {reply.error_body}".lower()
 
 
 class _RungFailed(Exception):

@@ -72,9 +72,8 @@ _attempt = SQLModel.metadata.tables["attempt"]
 
 
 # A run's ids end in a number: the tenth comes after the ninth.
-_KEYS = (_attempt.c.at, func.length(_attempt.c.id), _attempt.c.id)
-_OLDEST_FIRST = _KEYS
-_NEWEST_FIRST = tuple(key.desc() for key in _KEYS)
+_OLDEST_FIRST = (_attempt.c.at, func.length(_attempt.c.id), _attempt.c.id)
+_NEWEST_FIRST = tuple(key.desc() for key in _OLDEST_FIRST)
 
 
 def next_id(tx: Connection, run: str) -> str:

@@ -26,6 +26,7 @@ from ledger.money import ZERO, MicroCredits
 
 # What New-API ships with; a site can change it, and says so in its status.
 QUOTA_PER_CREDIT = Decimal(500_000)
+ANSWER_BYTES_MAX = 1_000_000
 
 
 class Unreadable(Exception):
@@ -61,13 +62,7 @@ class Billing:
         headers = {"user-agent": "penstock"}
         if endpoint.key:
             headers["authorization"] = f"Bearer {self._key}"
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            verify=tls.context(),
-            headers=headers,
-            trust_env=False,
-            follow_redirects=False,
-        )
+        self._client = tls.client(transport, headers, timeout=timeout_s)
 
     async def counter(self) -> Counter | None:
         """
@@ -116,8 +111,15 @@ class Billing:
     async def _data(self, url: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The `data` of an answer; empty where there is no such place."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._client.get(url, params=query, timeout=self._timeout_s)
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._client.stream("GET", url, params=query) as response,
+            ):
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > ANSWER_BYTES_MAX:
+                        raise Unreadable(f"the answer of {url} has no end")
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             said = str(error).replace(self._key, "***") if self._key else str(error)
             raise Unreadable(f"{error.__class__.__name__} {said}".strip()) from None
@@ -125,7 +127,7 @@ class Billing:
             raise Unreadable(f"HTTP {response.status_code} for {url}")
         if response.status_code != 200:
             return {}
-        document = read_json(response.content)
+        document = read_json(bytes(content))
         data = document.get("data") if isinstance(document, dict) else None
         return data if isinstance(data, dict) else {}
 

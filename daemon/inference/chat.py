@@ -24,7 +24,7 @@ from daemon.inference.port import (
     ModelRequest,
     Outcome,
 )
-from daemon.inference.usage import read_json, read_usage, reported_cost
+from daemon.inference.usage import fields, read_json, read_usage, reported_cost
 
 # Answers that a provider documents as not billed.
 UNBILLED = frozenset({400, 401, 402, 403, 404, 422, 429})
@@ -55,13 +55,9 @@ class ChatModel:
         headers = {"content-type": "application/json", "user-agent": "penstock"}
         if endpoint.key:
             headers["authorization"] = f"Bearer {self._key}"
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            verify=tls.context(),
-            headers=headers,
-            # No proxies or netrc from the environment: the operator named this URL and no other.
-            trust_env=False,
-            follow_redirects=False,
+        self._client = tls.client(
+            transport,
+            headers,
             # A connection that was kept may be closed by the other side just as we send on it, and
             # then nobody can say whether the request was read.
             limits=httpx.Limits(max_keepalive_connections=0),
@@ -162,7 +158,7 @@ _NOTHING_SENT = (
 
 def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> ModelReply:
     """Sort one HTTP answer; without content, what its head alone says."""
-    document = _fields(read_json(content))
+    document = fields(read_json(content))
     failure = _failure(document.get("error"), content)
     reply = ModelReply(
         Outcome.UNKNOWN,
@@ -200,7 +196,7 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Model
 def _message(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     """What the first choice says, without what is empty, and whether it ended at its limit."""
     choices = document.get("choices")
-    choice = _fields(choices[0]) if isinstance(choices, list) and choices else {}
+    choice = fields(choices[0]) if isinstance(choices, list) and choices else {}
     message = choice.get("message")
     # A choice without a message may say something in a way of its own: it is not empty.
     parts = message if isinstance(message, dict) else choice
@@ -210,7 +206,7 @@ def _message(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
 
 def _text(content: Any) -> str | None:
     if isinstance(content, list):
-        texts = [_fields(part).get("text") for part in content]
+        texts = [fields(part).get("text") for part in content]
         content = "".join(text for text in texts if isinstance(text, str))
     return _storable(content) if isinstance(content, str) else None
 
@@ -243,10 +239,6 @@ def _label(value: Any) -> str | None:
 def _storable(text: str) -> str:
     """Text as every database takes it: no half surrogate pairs, no NUL."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _fields(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -64,7 +64,7 @@ def read_usage(found: Any) -> Usage | None:
         found: whatever JSON stood under `usage`.
     """
     try:
-        return _read(_fields(found))
+        return _read(fields(found))
     except _NoCount:
         return None
 
@@ -83,12 +83,12 @@ def reported_cost(found: Any) -> MicroCredits | None:
     Args:
         found: whatever JSON stood under `usage`.
     """
-    usage = _fields(found)
+    usage = fields(found)
     cost = amount(usage.get("cost"))
     if cost is None:
         ticks = amount(usage.get("cost_in_usd_ticks"))
         return None if ticks is None else micro(_UPWARD.divide(ticks, TICKS_PER_CREDIT))
-    upstream = amount(_fields(usage.get("cost_details")).get("upstream_inference_cost"))
+    upstream = amount(fields(usage.get("cost_details")).get("upstream_inference_cost"))
     if usage.get("is_byok") is True:
         # A fee alone is not the bill; our own price is nearer to it.
         return None if upstream is None else micro(_UPWARD.add(cost, upstream))
@@ -191,7 +191,7 @@ def _reasoning(usage: Mapping[str, Any]) -> int:
 
 
 def _details(usage: Mapping[str, Any], names: tuple[str, ...]) -> list[Mapping[str, Any]]:
-    return [_fields(usage.get(name)) for name in names]
+    return [fields(usage.get(name)) for name in names]
 
 
 def _first(counts: Iterable[int | None]) -> int:
@@ -222,5 +222,6 @@ def _count(fields: Mapping[str, Any], name: str) -> int | None:
     return int(number)
 
 
-def _fields(value: Any) -> Mapping[str, Any]:
+def fields(value: Any) -> Mapping[str, Any]:
+    """A JSON object's fields; anything else has none."""
     return value if isinstance(value, dict) else {}

@@ -18,16 +18,7 @@ from ledger.money import MicroCredits
 
 
 class SourceError(Exception):
-    """
-    The source could not be read this time. Says what came instead and what to do; never a key.
-
-    Args:
-        retry_after_s: how long the source asks to be left alone; None where it does not say.
-    """
-
-    def __init__(self, problem: str, retry_after_s: float | None = None) -> None:
-        super().__init__(problem)
-        self.retry_after_s = retry_after_s
+    """It could not be read this time. Says what came instead and what to do; never a key."""
 
 
 class SourceBarred(SourceError):

@@ -20,7 +20,6 @@ import asyncio
 import json
 import logging
 import re
-import ssl
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import Any
 
 import httpx
 
+from daemon import tls
 from daemon.revenue.port import Received, SourceBarred, SourceError
 from daemon.secret import Secret
 from ledger.money import MICRO_PER_CREDIT, MicroCredits
@@ -40,7 +40,6 @@ PAGE_SIZE = 100
 PAGES_MAX = 1_000
 # A transaction takes some 1,500 bytes.
 ANSWER_BYTES_MAX = 2_000_000
-REST_MAX_S = 86_400.0
 SAID_CHARS_MAX = 300
 
 CURRENCY = "usd"
@@ -113,7 +112,6 @@ class Stripe:
         key: a restricted key that may read balances.
         url: the API's root; `/v1` is added.
         timeout_s: for one whole answer, from the first connection to the last byte.
-        tls: which certificates are trusted; None for httpx's own choice.
         transport: how bytes travel; None for real sockets.
     """
 
@@ -123,28 +121,22 @@ class Stripe:
         self,
         key: Secret,
         *,
-        url: str = "https://api.stripe.com",
-        timeout_s: float = 20.0,
-        tls: ssl.SSLContext | None = None,
+        url: str,
+        timeout_s: float,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = f"{url.rstrip('/')}/v1/balance_transactions"
         self._key = key
         self._timeout_s = timeout_s
         self._told: set[str] = set()
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            verify=True if tls is None else tls,
-            headers={
+        self._client = tls.client(
+            transport,
+            {
                 "accept": "application/json",
                 "accept-encoding": "identity",
                 "stripe-version": VERSION,
                 "user-agent": "penstock",
             },
-            # No proxies or netrc from the environment: the operator named this URL and no other.
-            trust_env=False,
-            # The key goes where the operator said, and nowhere that an answer points to.
-            follow_redirects=False,
             timeout=timeout_s,
         )
 
@@ -247,10 +239,8 @@ class Stripe:
                     " https://dashboard.stripe.com/apikeys, and look whether it is limited to"
                     " other addresses"
                 )
-            case 408 | 409 | 424 | 425 | 429:
-                return SourceError(problem, _rest_s(response))
-            case _ if status >= 500:
-                return SourceError(problem, _rest_s(response))
+            case _ if status in (408, 409, 424, 425, 429) or status >= 500:
+                return SourceError(problem)
             case _:
                 return SourceBarred(f"{problem}; look at STRIPE_URL, and upgrade Penstock")
 
@@ -319,8 +309,3 @@ def _said(document: Any) -> str:
     error = document.get("error") if isinstance(document, dict) else None
     said = error.get("message") if isinstance(error, dict) else None
     return said if isinstance(said, str) else ""
-
-
-def _rest_s(response: httpx.Response) -> float | None:
-    text = response.headers.get("retry-after", "").strip()
-    return min(REST_MAX_S, float(text)) if text.isascii() and text.isdecimal() else None

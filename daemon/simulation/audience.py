@@ -82,8 +82,8 @@ def engagement(
     A post's counts per unit, such as `devto.view`, by day; the first day is that of publication.
     """
     # Every platform is drawn for, so that the draws of one do not depend on another being there.
-    views_life = min(chance.lognormvariate(0, audience.views_sigma), VIEWS_MAX)
-    views_life = min(views_life * audience.views_median, VIEWS_MAX)
+    drawn = chance.lognormvariate(0, audience.views_sigma)
+    views_life = min(drawn * audience.views_median, VIEWS_MAX)
     kept = 0.5 ** (1 / audience.half_life_days)
     days = []
     for day in range(DAYS_READ):

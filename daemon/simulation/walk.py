@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,8 +62,6 @@ class Plan:
     Args:
         start: midnight in the operator's time zone, where the first day begins.
         balance: what there is to begin with.
-        rates: income per unit of engagement, such as `devto.view`.
-        earn_daily_cap: what engagement can add in 24 hours at most.
     """
 
     start: datetime
@@ -71,8 +69,6 @@ class Plan:
     seed: int
     balance: MicroCredits
     audience: Audience
-    rates: Mapping[str, MicroCredits]
-    earn_daily_cap: MicroCredits
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,17 +258,15 @@ class _Walk:
 
     def _collect(self, tx: Connection, at: datetime) -> MicroCredits:
         """Book the day's engagement, up to the cap; returns what is above it."""
-        earned = dict.fromkeys(self._platforms, ZERO)
+        earning, earned = self._settings.earning, dict.fromkeys(self._platforms, ZERO)
         for counts in self._posts:
             for unit, count in counts.popleft().items():
                 platform = unit.partition(".")[0]
-                earned[platform] += self._plan.rates.get(unit, ZERO) * count
+                earned[platform] += earning.rates.get(unit, ZERO) * count
         self._posts = [counts for counts in self._posts if counts]
         forfeited = ZERO
         for platform, amount in sorted(earned.items()):
-            room = self._plan.earn_daily_cap - store.earned(
-                tx, since=at - look.DAY, family="engagement"
-            )
+            room = earning.daily_cap - store.earned(tx, since=at - look.DAY, family="engagement")
             booked = min(amount, max(room, ZERO))
             forfeited += amount - booked
             if booked:

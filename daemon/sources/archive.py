@@ -19,7 +19,11 @@ from ledger.types import Timestamp
 
 
 class Feed(SQLModel, table=True):
-    """A feed and what to send with the next conditional request."""
+    """
+    A feed and what to send with the next conditional request.
+
+    `checked_at` is when it last brought something to read; `error` is not written any more.
+    """
 
     __tablename__ = "feed"
     __table_args__ = ({"sqlite_strict": True},)
@@ -73,7 +77,7 @@ class Page(SQLModel, table=True):
 AHEAD_MAX = timedelta(days=1)
 # Values in one statement; databases take some tens of thousands at most.
 IN_ONE_QUESTION = 500
-# More than anybody's month of feeds; a choice among the newest thousands is a choice.
+# How many are looked at, more than anybody's month; a choice among the newest is a choice.
 UNUSED_MAX = 2_000
 
 _feed, _entry, _page = (SQLModel.metadata.tables[name] for name in ("feed", "entry", "page"))
@@ -85,7 +89,7 @@ def feed(tx: Connection, location: str) -> Row[Any] | None:
 
 
 def note_feed(tx: Connection, location: str, *, at: datetime, **values: Any) -> None:
-    """Record a visit to a feed; what is not given stays as it was."""
+    """Record what a feed brought; what is not given stays as it was."""
     values["checked_at"] = at
     if feed(tx, location) is None:
         tx.execute(_feed.insert().values(location=location, **values))
@@ -126,17 +130,12 @@ def _plausible(item: Item, at: datetime) -> bool:
     return item.published_at is not None and item.published_at <= at + AHEAD_MAX
 
 
-def unused(
-    tx: Connection, locations: Sequence[str], *, newer_than: datetime, limit: int = UNUSED_MAX
-) -> list[Row[Any]]:
+def unused(tx: Connection, locations: Sequence[str], *, newer_than: datetime) -> list[Row[Any]]:
     """
     Entries of these feeds that are news and that no run has used, newest first.
 
     An undated entry counts from when it was first seen. The same address in two feeds is one
     entry. What the feed carries of an entry (`text`) is not read: it can be most of the archive.
-
-    Args:
-        limit: how many entries are looked at, the newest ones.
     """
     columns = [column for column in _entry.c if column is not _entry.c.text]
     moment = func.coalesce(_entry.c.published_at, _entry.c.seen_at)
@@ -157,7 +156,7 @@ def unused(
         .order_by(moment.desc(), _entry.c.feed, _entry.c.guid)
     )
     by_url: dict[str, Row[Any]] = {}
-    for row in tx.execute(newest.limit(limit)):
+    for row in tx.execute(newest.limit(UNUSED_MAX)):
         by_url.setdefault(row.url, row)
     return list(by_url.values())
 

@@ -130,7 +130,7 @@ class Confined:
                 if answer is None or answer.last:
                     self._end()
         if answer.error is not None:
-            raise ParseError(_line(answer.error))
+            raise ParseError(text.one_line(answer.error, 200))
         return answer
 
     def _at_work(self) -> _Worker:
@@ -187,10 +187,6 @@ def _understood(kind: Kind, said: bytes) -> _Answer:
     if (answer.error is None) == (getattr(answer, kind) is None):
         raise ValueError(f"neither a {kind} nor an error")
     return answer
-
-
-def _line(said: str) -> str:
-    return text.shortened(" ".join(text.clean(said[:1000]).split()), 200)
 
 
 class _Worker:

@@ -70,8 +70,6 @@ class FeedReader:
         try:
             return await self._visit(location), ""
         except (ParseError, FetchError, OSError) as error:
-            async with self._books.write() as tx:
-                archive.note_feed(tx, location, at=self._clock.now(), error=str(error))
             return (), str(error)
 
     async def _visit(self, location: str) -> Sequence[str]:
@@ -79,21 +77,17 @@ class FeedReader:
         with self._books.read() as tx:
             known = archive.feed(tx, location)
         fetched = await self._fetch(location, known)
-        now = self._clock.now()
         if fetched.not_modified:
-            async with self._books.write() as tx:
-                archive.note_feed(tx, location, at=now, error=None)
             return ()
         parsed = await self._parser.feed(
             fetched.body, url=fetched.url, content_type=fetched.content_type
         )
-        listed = parsed.listed
+        listed, now = parsed.listed, self._clock.now()
         async with self._books.write() as tx:
             archive.note_feed(
                 tx,
                 location,
                 at=now,
-                error=None,
                 title=parsed.title or location,
                 # An OPML file is opened each time: its feeds are not entries to remember.
                 etag=None if listed else fetched.etag,

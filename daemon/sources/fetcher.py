@@ -27,14 +27,13 @@ from daemon import __version__, tls
 from daemon.clock import Clock, SystemClock
 from daemon.sources import robots
 from daemon.sources.pacing import NotNow, Pacing, retry_after_s
+from daemon.sources.parse import URL_MAX
 from daemon.sources.policy import FetchPolicy
 from daemon.sources.robots import PRODUCT_TOKEN, Robots, Rules
 
 BYTES_MAX = 5_000_000
 BODY_TIMEOUT_S = 30.0
 REDIRECTS_MAX = 5
-# Addresses that people pass around are shorter; every rule of a robots.txt is held against one.
-URL_MAX = 2_000
 # Longer ones would be stored and sent back with every request.
 VALIDATOR_MAX = 1_000
 USER_AGENT = (
@@ -138,18 +137,15 @@ class Fetcher:
         self._clock = clock or SystemClock()
         self._pacing = Pacing(self._clock)
         self._robots = Robots(self._ask_robots, self._clock)
-        # No proxies from the environment: a proxy would resolve names again, behind our back.
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            verify=tls.context(),
-            trust_env=False,
-            follow_redirects=False,
+        # A proxy would resolve names again, and a redirect be followed unchecked.
+        self._client = tls.client(
+            transport,
+            {"user-agent": USER_AGENT, "accept-encoding": "identity"},
             timeout=policy.timeout_s,
             # A connection is pooled by the address we pinned, so one that was verified for a host
             # would serve another on the same address; and a cookie would follow it.
             limits=httpx.Limits(max_keepalive_connections=0),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
         )
 
     async def get(

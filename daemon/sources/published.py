@@ -8,7 +8,6 @@ that is SQLite's stands in this module and its migration.
 The index holds the same words in a searchable form and is written by `keep`, since
 `trusted_schema = OFF` lets no trigger near a virtual table. An article says which row of the index
 is its own: one that other hands deleted or replaced is not found, and never found as another.
-`reindex` brings it back.
 
 What is found: words of scripts that put spaces between them (Latin, Cyrillic, Greek, Arabic,
 Hebrew, Hangul with its particles), case and accents folded, English inflections by Porter's
@@ -113,7 +112,6 @@ class Earlier:
     run: str
     title: str
     url: str | None
-    published_at: datetime
     score: float
 
 
@@ -199,31 +197,45 @@ def article(tx: Connection, run: str) -> Row[Any] | None:
     return tx.execute(select(_article).where(_article.c.run == run)).one_or_none()
 
 
-def published(tx: Connection, *, limit: int | None = None) -> Sequence[Row[Any]]:
+def published(tx: Connection) -> Sequence[Row[Any]]:
     """What is out, newest first: `run`, `title`, `description`, `tags`, `url`, `published_at`."""
-    columns = [_article.c[name] for name in Earlier.__slots__ if name in _article.c]
-    newest: Select[Any] = (
-        select(*columns, _article.c.description, _article.c.tags)
-        .where(_article.c.published_at.is_not(None))
-        .order_by(_article.c.published_at.desc(), _article.c.run.desc())
-    )
-    return tx.execute(newest.limit(limit)).all()
+    c = _article.c
+    out: Select[Any] = select(c.run, c.title, c.description, c.tags, c.url, c.published_at)
+    newest = out.order_by(c.published_at.desc(), c.run.desc())
+    return tx.execute(newest.where(c.published_at.is_not(None))).all()
 
 
-def similar(tx: Connection, text: str, limit: int, before: datetime | None = None) -> list[Earlier]:
+def similar(
+    tx: Connection, asked: str, limit: int, *, linkable: bool = False, but: str | None = None
+) -> list[Earlier]:
     """
     Articles that have most of a text's words, for asking whether it was all said before.
 
     Args:
-        text: any words, a stranger's too; a title and a summary, say.
-        before: only what was published earlier than this.
+        asked: any words, a stranger's too; a title and a summary, say.
+        linkable: only those with a public address.
+        but: a run to leave out.
     Returns:
         At most `limit`, the highest score first, BM25 deciding between equals (a word in the title
         counts there four times, in the description twice).
     Raises:
         NoFullTextSearch
     """
-    return _found(tx, text, limit, before=before)
+    require_search(tx)
+    terms = _terms(asked)
+    if not terms or limit < 1:
+        return []
+    # Each word is a query of its own, so that the words an article has can be counted.
+    each = " UNION ALL ".join(
+        f"SELECT rowid AS id FROM article_index WHERE article_index MATCH :w{n}"  # noqa: S608
+        for n in range(len(terms))
+    )
+    rows = tx.execute(
+        text(_SEARCH.replace(":each", each)),
+        {f"w{n}": term for n, term in enumerate(terms)}
+        | {"any": " OR ".join(terms), "limit": limit, "linkable": int(linkable), "but": but},
+    )
+    return [Earlier(row.run, row.title, row.url, row.hits / len(terms)) for row in rows]
 
 
 def related(tx: Connection, text: str, limit: int, *, but: str | None = None) -> list[Earlier]:
@@ -236,16 +248,8 @@ def related(tx: Connection, text: str, limit: int, *, but: str | None = None) ->
     Raises:
         NoFullTextSearch
     """
-    found = _found(tx, text, limit, linkable=True, but=but)
+    found = similar(tx, text, limit, linkable=True, but=but)
     return [earlier for earlier in found if earlier.score >= RELATED_MIN]
-
-
-def reindex(tx: Connection) -> None:
-    """Write the index anew, after articles were changed by other hands."""
-    require_search(tx)
-    tx.execute(text("DELETE FROM article_index"))
-    for row in tx.execute(select(_article)).all():
-        _index(tx, row)
 
 
 def comparable(text: str) -> str:
@@ -290,47 +294,13 @@ def _searchable(text: str) -> str:
     return " ".join(words(comparable(text)))
 
 
-def _found(
-    tx: Connection,
-    asked: str,
-    limit: int,
-    *,
-    before: datetime | None = None,
-    linkable: bool = False,
-    but: str | None = None,
-) -> list[Earlier]:
-    require_search(tx)
-    terms = _terms(asked)
-    if not terms or limit < 1:
-        return []
-    # Each word is a query of its own, so that the words an article has can be counted.
-    each = " UNION ALL ".join(
-        f"SELECT rowid AS id FROM article_index WHERE article_index MATCH :w{n}"  # noqa: S608
-        for n in range(len(terms))
-    )
-    rows = tx.execute(
-        text(_SEARCH.replace(":each", each)),
-        {f"w{n}": term for n, term in enumerate(terms)}
-        | {
-            "any": " OR ".join(terms), "limit": limit, "linkable": int(linkable), "but": but,
-            "before": None if before is None else Timestamp().process_bind_param(before, tx.dialect)
-        },
-    )  # fmt: skip
-    return [
-        Earlier(row.run, row.title, row.url, datetime.fromisoformat(row.published_at),
-                row.hits / len(terms))
-        for row in rows
-    ]  # fmt: skip
-
-
 _SEARCH = """
-SELECT article.run, article.title, article.url, article.published_at, hits
+SELECT article.run, article.title, article.url, hits
 FROM (SELECT id, count(*) AS hits FROM (:each) GROUP BY id) AS counted
 JOIN (SELECT rowid AS id, bm25(article_index, 4, 2, 1) AS rank
       FROM article_index WHERE article_index MATCH :any) AS ranked ON ranked.id = counted.id
 JOIN article ON article.search_id = ranked.id
 WHERE article.published_at IS NOT NULL
-  AND (:before IS NULL OR article.published_at < :before)
   AND (NOT :linkable OR article.url IS NOT NULL)
   AND (:but IS NULL OR article.run <> :but)
 ORDER BY hits DESC, rank, article.run

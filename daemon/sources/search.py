@@ -11,25 +11,22 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urldefrag, urlsplit
 
 import httpx
 
+from daemon import tls
 from daemon.sources import text
 from daemon.sources.fetcher import USER_AGENT
+from daemon.sources.parse import URL_MAX
 
 BYTES_MAX = 1_000_000
 # One page of SearXNG; asking for another page is another question to every engine behind it.
 RESULTS_MAX = 20
 # A question in full; engines take more words than that for noise, or cut them themselves.
 QUERY_CHARS_MAX = 200
-URL_CHARS_MAX = 2000
-TITLE_CHARS_MAX = 300
-SNIPPET_CHARS_MAX = 500
 ENGINES_NAMED_MAX = 3
 
 # At the head of a word these are SearXNG's own syntax: !engine, !!redirect, :language, <timeout.
@@ -53,29 +50,12 @@ class SearchError(Exception):
     """Nothing was found out; the message says why, in a line, and the remedy where we know it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """
-    One result.
-
-    Args:
-        url: http or https, without a fragment; nobody has checked where it leads.
-        title: one line of plain text, the URL's host where the endpoint gave none.
-        snippet: one line of plain text, which may be empty.
-    """
-
-    url: str
-    title: str
-    snippet: str
-
-
 class Search:
     """
     Args:
         url: the endpoint's root, or its `/search`.
         language: a BCP 47 tag; the endpoint gets its language and region.
         timeout_s: for a whole answer, from the first connection to the last byte.
-        tls: which certificates are trusted; None for httpx's own choice.
         transport: how bytes travel; None for real sockets.
     """
 
@@ -85,38 +65,33 @@ class Search:
         *,
         language: str = "en",
         timeout_s: float = 20.0,
-        tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = _endpoint(url)
         self._language = _searxng_language(language)
         self._timeout_s = timeout_s
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            verify=True if tls is None else tls,
-            # No proxies or netrc from the environment: the operator named this URL and no other.
-            trust_env=False,
-            # Where the operator's own endpoint sends us is not the operator's word any more.
-            follow_redirects=False,
-            timeout=timeout_s,
-            limits=httpx.Limits(max_keepalive_connections=0),
-            headers={
+        self._client = tls.client(
+            transport,
+            {
                 "user-agent": USER_AGENT,
                 "accept": "application/json",
                 "accept-encoding": "identity",
             },
+            timeout=timeout_s,
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
 
-    async def find(self, query: str, limit: int) -> list[Hit]:
+    async def find(self, query: str, limit: int) -> list[str]:
         """
         Ask once.
 
         Args:
             query: plain words; SearXNG's own syntax in it loses its meaning, and what is longer
                 than QUERY_CHARS_MAX is cut at a word.
-            limit: at most so many hits, and never more than RESULTS_MAX.
+            limit: at most so many addresses, and never more than RESULTS_MAX.
         Returns:
-            Hits in the endpoint's order, each address once; none for a query without words.
+            Addresses in the endpoint's order, each once, http or https and without a fragment;
+            nobody has checked where they lead. None for a query without words.
         Raises:
             SearchError: unreachable, refused, too slow, too large, or not what SearXNG sends.
         """
@@ -129,15 +104,14 @@ class Search:
         except (TimeoutError, httpx.TimeoutException):
             self._fail(f"gave no whole answer in {self._timeout_s:g} s", "look whether it is well")
         except (httpx.HTTPError, OSError) as error:
-            self._fail(f"cannot be reached ({_line(error)})", "look at PENSTOCK_SEARCH_URL", error)
+            said = text.one_line(str(error), 200) or type(error).__name__
+            self._fail(f"cannot be reached ({said})", "look at PENSTOCK_SEARCH_URL", error)
         answer = self._read(body)
-        found: dict[str, Hit] = {}
-        for hit in _hits(answer["results"]):
-            found.setdefault(hit.url, hit)
+        found = list(dict.fromkeys(_addresses(answer["results"])))
         silent = _silent_engines(answer)
         if not found and silent:
             self._fail(f"found nothing, and engines behind it did not answer: {silent}")
-        return list(found.values())[: min(limit, RESULTS_MAX)]
+        return found[: min(limit, RESULTS_MAX)]
 
     async def close(self) -> None:
         """Close the client; nothing is kept open between questions."""
@@ -217,18 +191,16 @@ def _searxng_language(tag: str) -> str:
     return f"{language}-{region.upper()}" if region else language
 
 
-def _hits(results: list[Any]) -> Iterator[Hit]:
+def _addresses(results: list[Any]) -> Iterator[str]:
     """What can be used; one odd result does not spoil the others."""
     for result in results:
         if isinstance(result, dict) and (url := _address(result.get("url"))):
-            title = _plain(result.get("title"), TITLE_CHARS_MAX)
-            snippet = _plain(result.get("content"), SNIPPET_CHARS_MAX)
-            yield Hit(url, title or urlsplit(url).netloc, snippet)
+            yield url
 
 
 def _address(value: object) -> str | None:
     """A web address we could read, without its fragment; None for anything else."""
-    if not isinstance(value, str) or len(value) > URL_CHARS_MAX:
+    if not isinstance(value, str) or len(value) > URL_MAX:
         return None
     try:
         url = urldefrag(text.clean(value)).url
@@ -241,18 +213,11 @@ def _address(value: object) -> str | None:
         return None
 
 
-def _plain(value: object, length_max: int) -> str:
-    if not isinstance(value, str):
-        return ""
-    # Cut twice, so that cleaning never works on more than it has to.
-    return text.shortened(" ".join(text.clean(value[: 4 * length_max]).split()), length_max)
-
-
 def _silent_engines(answer: dict[str, Any]) -> str:
     """The engines that failed and why, such as `brave (too many requests)`; "" for none."""
     silent = answer.get("unresponsive_engines")
     named = [
-        f"{_plain(pair[0], 40)} ({_plain(pair[1], 60)})"
+        f"{text.one_line(pair[0], 40)} ({text.one_line(pair[1], 60)})"
         for pair in (silent if isinstance(silent, list) else ())
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
     ]
@@ -262,8 +227,3 @@ def _silent_engines(answer: dict[str, Any]) -> str:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def _line(error: Exception) -> str:
-    said = " ".join(text.clean(str(error)).split())
-    return said[:200] or type(error).__name__

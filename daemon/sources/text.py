@@ -127,6 +127,12 @@ def shortened(full: str, length_max: int) -> str:
     return full[: length_max - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
 
 
+def one_line(said: str, length_max: int) -> str:
+    """What a stranger said, on one line of at most so many characters."""
+    # Cut twice, so that cleaning never works on more than it has to.
+    return shortened(" ".join(clean(said[: 4 * length_max]).split()), length_max)
+
+
 # Marks are part of a word: without its vowel signs a Hindi word would fall to pieces.
 _PART = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*"
 _WORD = regex.compile(rf"{_PART}(?:['’.+#-]{_PART})*[+#]*")
@@ -157,99 +163,16 @@ def word_count(text: str) -> int:
     return len(words(_UNSPACED.sub(" ", text))) + -(-unspaced // 2)
 
 
-_COMMON = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "also",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "before",
-        "but",
-        "by",
-        "can",
-        "do",
-        "does",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "just",
-        "like",
-        "make",
-        "many",
-        "may",
-        "more",
-        "most",
-        "my",
-        "new",
-        "no",
-        "not",
-        "of",
-        "on",
-        "one",
-        "only",
-        "or",
-        "other",
-        "our",
-        "out",
-        "over",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "to",
-        "too",
-        "up",
-        "use",
-        "used",
-        "using",
-        "very",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-        "part",
-    ]
-)
+_COMMON = frozenset([
+    "a", "about", "after", "all", "also", "an", "and", "any", "are", "as", "at", "be", "been",
+    "before", "but", "by", "can", "do", "does", "for", "from", "had", "has", "have", "how", "i",
+    "if", "in", "into", "is", "it", "its", "just", "like", "make", "many", "may", "more", "most",
+    "my", "new", "no", "not", "of", "on", "one", "only", "or", "other", "our", "out", "over",
+    "part", "so", "some", "such", "than", "that", "the", "their", "them", "then", "there",
+    "these", "they", "this", "those", "to", "too", "up", "use", "used", "using", "very", "was",
+    "we", "were", "what", "when", "where", "which", "while", "who", "why", "will", "with",
+    "would", "you", "your",
+])  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

@@ -67,6 +67,8 @@ class Bluesky:
         app_password: made in the account's settings; not the account's own password.
         service: the root of the service to log in to.
         session_file: where the session is kept, in a folder that only we may read.
+        timeout_s: for one whole answer, from the first connection to the last byte; a picture's
+            upload may take longer.
         transport: how bytes travel; None for real sockets.
         tls: None for what httpx makes itself.
     """
@@ -83,6 +85,7 @@ class Bluesky:
         session_file: Path,
         clock: Clock,
         service: str = "https://bsky.social",
+        timeout_s: float = 20.0,
         transport: httpx.AsyncBaseTransport | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class Bluesky:
         self._password = app_password
         self._service = service.rstrip("/")
         self._clock = clock
+        self._timeout_s = timeout_s
         self._transport = transport
         self._tls = tls
         self._file = SessionFile(session_file, service=self._service, identifier=self._identifier)
@@ -467,8 +471,8 @@ class Bluesky:
         """The account with a session that will do, and its connections closed afterwards."""
         secrets = {self._password}
         wire = Wire(
-            self._service, clock=self._clock, secrets=secrets, transport=self._transport,
-            tls=self._tls,
+            self._service, clock=self._clock, secrets=secrets, timeout_s=self._timeout_s,
+            transport=self._transport, tls=self._tls,
         )  # fmt: skip
         async with self._one_at_a_time, wire:
             account = Account(

@@ -28,7 +28,7 @@ import httpx
 
 from publishers.clock import Clock
 
-TIMEOUT_S = 30.0
+# A picture takes longer than an answer.
 UPLOAD_TIMEOUT_S = 90.0
 # Who does not take the connection by then was not reached.
 CONNECT_MAX_S = 15.0
@@ -85,6 +85,7 @@ class Wire:
 
     Args:
         secrets: never shown in an error, whoever says them.
+        timeout_s: for one whole answer; what is uploaded has UPLOAD_TIMEOUT_S at least.
         transport: how bytes travel; None for real sockets.
         tls: None for what httpx makes itself.
     """
@@ -95,12 +96,15 @@ class Wire:
         *,
         clock: Clock,
         secrets: set[str],
+        timeout_s: float,
         transport: httpx.AsyncBaseTransport | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._service = service
         self._clock = clock
         self._secrets = secrets
+        self._timeout_s = timeout_s
+        self._upload_timeout_s = max(UPLOAD_TIMEOUT_S, timeout_s)
         self._transport = transport
         self._tls = tls
 
@@ -113,7 +117,9 @@ class Wire:
         self._request = AsyncRequest(
             transport=self._transport,
             verify=self._tls if self._tls is not None else True,
-            timeout=httpx.Timeout(UPLOAD_TIMEOUT_S, connect=CONNECT_MAX_S),
+            timeout=httpx.Timeout(
+                self._upload_timeout_s, connect=min(self._timeout_s / 2, CONNECT_MAX_S)
+            ),
             # No proxies or netrc from the environment: the operator named this service.
             trust_env=False,
             event_hooks={"request": [self._leaves], "response": [self._arrives]},
@@ -139,7 +145,7 @@ class Wire:
         from atproto_client.models.dot_dict import DotDict  # type: ignore[import-untyped]
 
         asked = self._client.invoke_query(nsid, params=DotDict(params), headers=_headers(token))
-        return await self._answer(asked, TIMEOUT_S)
+        return await self._answer(asked, self._timeout_s)
 
     async def procedure(
         self, nsid: str, content: bytes, token: str = "", kind: str = "application/json"
@@ -151,7 +157,7 @@ class Wire:
             Refused, NotSent, Unclear
         """
         headers = _headers(token) | ({"Content-Type": kind} if content else {})
-        limit_s = UPLOAD_TIMEOUT_S if kind != "application/json" else TIMEOUT_S
+        limit_s = self._timeout_s if kind == "application/json" else self._upload_timeout_s
         return await self._answer(
             self._client.invoke_procedure(nsid, content=content or None, headers=headers), limit_s
         )
@@ -277,7 +283,7 @@ def _headers(token: str) -> dict[str, str]:
 def _seconds_until(http_date: str, now: datetime) -> float | None:
     try:
         at = parsedate_to_datetime(http_date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return (at - now).total_seconds()

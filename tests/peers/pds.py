@@ -15,19 +15,20 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
-from tests.peers.install import NotToBeHad as NotToBeHad
-from tests.peers.install import folder, installed
+from tests.peers.install import NotToBeHad, folder, installed
 
 SCRIPT = Path(__file__).with_name("bluesky-pds.sh")
-START_MAX_S, STOP_MAX_S = 120, 30
+START_MAX_S, STOP_MAX_S, INDEXED_MAX_S = 120, 30, 30
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,45 @@ class Network:
         kind = answer.headers.get("content-type", "")
         return answer.json() if "json" in kind and answer.content else answer.content
 
-    def token(self, handle: str, password: str) -> str:
-        """Somebody's access token."""
-        body = {"identifier": handle, "password": password}
-        return str(self.call("com.atproto.server.createSession", body)["accessJwt"])
+    def with_appview(self) -> Network:
+        """This network; where its AppView cannot be, it is said."""
+        if self.appview is None:
+            pytest.skip("NOT RUN: the AppView needs postgresql and redis-server on this machine")
+        return self
+
+
+@dataclass
+class Account:
+    """Somebody's account, and what anybody can see of it."""
+
+    network: Network
+    name: str
+
+    @property
+    def did(self) -> str:
+        return self.network.dids[f"{self.name}.test"]
+
+    def token(self) -> str:
+        """An access token, got anew."""
+        body = {"identifier": f"{self.name}.test", "password": f"{self.name}-password"}
+        return str(self.network.call("com.atproto.server.createSession", body)["accessJwt"])
+
+    def records(self, collection: str = "app.bsky.feed.post") -> dict[str, Any]:
+        """What is in its repository, by record key, the oldest first."""
+        listed = self.network.call(
+            "com.atproto.repo.listRecords", repo=self.did, collection=collection, limit="100"
+        )["records"]
+        return {r["uri"].rpartition("/")[2]: r for r in reversed(listed)}
+
+
+def until(found: Callable[[], Any], said: str = "the AppView does not show it") -> Any:
+    """What is found once the AppView has caught up."""
+    deadline = time.monotonic() + INDEXED_MAX_S
+    while time.monotonic() < deadline:
+        if value := found():
+            return value
+        time.sleep(0.1)
+    raise AssertionError(said)
 
 
 def has_appview() -> bool:
@@ -79,17 +115,22 @@ def has_appview() -> bool:
 
 @contextmanager
 def network(
-    accounts: Sequence[tuple[str, str]], *, appview: bool = False, rate_limits: bool = False
+    names: Sequence[str], *, appview: bool = False, rate_limits: bool = False
 ) -> Iterator[Network]:
     """
-    Run a network with these accounts (handle without `.test`, password).
+    Run a network with these accounts; where it is not installed and cannot be, it is said.
 
+    Args:
+        appview: run it too, where this machine has what it needs.
     Raises:
-        NotToBeHad: it is not installed and cannot be.
-        RuntimeError: it is, and does not start.
+        RuntimeError: it is installed, and does not start.
     """
-    installed(SCRIPT, folder())
-    options = [part for name, password in accounts for part in ("--account", f"{name}:{password}")]
+    try:
+        installed(SCRIPT, folder())
+    except NotToBeHad as problem:
+        pytest.skip(f"NOT RUN: {problem}")
+    appview = appview and has_appview()
+    options = [part for name in names for part in ("--account", f"{name}:{name}-password")]
     options += ["--rate-limits"] if rate_limits else []
     ports = {"PGPORT": str(_free_port()), "REDISPORT": str(_free_port())}
     with tempfile.TemporaryDirectory(prefix="penstock-peers-") as stored:

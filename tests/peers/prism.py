@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 
+from tests.corpora import SHARED
 from tests.peers.install import NotToBeHad, folder, installed
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-BESIDE = ROOT.parent / "shared" / "peers" / "forem_api_v1.json"
+BESIDE = SHARED / "peers" / "forem_api_v1.json"
 READY_S = 60.0
 
 

@@ -28,7 +28,7 @@ import httpx
 from sqlalchemy import Connection, select
 from sqlmodel import SQLModel
 
-from daemon import alerts, control, drafts, journal, retention, settings
+from daemon import alerts, control, drafts, journal, settings
 from daemon.alerts import Kind
 from daemon.app import World as Outside
 from daemon.app import opened_database, opened_parts
@@ -36,8 +36,7 @@ from daemon.cli.ledger import attempt_document
 from daemon.inference import attempts
 from daemon.journal import RunState
 from daemon.notify import Notifier
-from daemon.service import Crew, Ended, Service
-from daemon.sources.confined import Unconfined
+from daemon.service import Ended, Service
 from ledger import audit, export, store
 from ledger.database import Database
 from ledger.errors import StorageError
@@ -52,6 +51,7 @@ from tests.simulation.world import (
     DEVTO_SECRET,
     NEWS_ADDRESS,
     SECRET,
+    Remembering,
     World,
 )
 from tests.stage import Kill, MortalDatabase, Silent
@@ -160,6 +160,8 @@ class History:
         self.world.log.keep = keep_log
         self._folder = folder
         self._env = _environment(plan, folder)
+        self._settings = settings.load(self._env, at=self.world.wall())
+        self._parser = Remembering()
         self._mortality = Mortality()
         self._chance = random.Random(f"ids {plan.seed}")
         self._operator = random.Random(f"operator {plan.seed}")
@@ -251,7 +253,8 @@ class History:
             self._service = None
             ended = await self._bury(life)
             del life, died
-            gc.collect()
+            # All of a life is young: what is older is the world's.
+            gc.collect(0)
             self.world.log.note(f"ended: {ended}")
             down_s, self._down_s = self._down_s, 0
             self._started.clear()
@@ -295,9 +298,8 @@ class History:
 
     async def _life(self) -> Ended:
         """One process, from its start to its end."""
-        location = settings.load(self._env, at=self.world.wall()).location
-        with opened_database(location):
-            database = MortalDatabase(location.database_url, self._mortality)
+        with opened_database(self._settings.location):
+            database = MortalDatabase(self._settings.location.database_url, self._mortality)
             try:
                 while True:
                     ended = await self._stretch(database)
@@ -310,30 +312,7 @@ class History:
         """The service with the settings of its day."""
         current = settings.load(self._env, at=self.world.wall())
         async with opened_parts(current, database, Silent(), self._outside()) as parts:
-
-            async def thin() -> None:
-                await retention.run(
-                    parts.books, parts.clock, current.retention_days,
-                    fresh_days=current.feeds.fresh_days,
-                )  # fmt: skip
-
-            async def trace(run: str) -> None:
-                pass
-
-            self._service = Service(
-                settings=current,
-                books=parts.books,
-                clock=parts.clock,
-                gate=parts.gate,
-                crew=Crew(
-                    cycle=parts.cycle, collector=parts.collector, reconciler=parts.reconciler,
-                    feeds=parts.feeds, tell=parts.tell, tell_directly=parts.tell_directly,
-                    thin=thin, trace=trace,
-                ),
-                notifier=Notifier.from_env({}),
-                progress=Silent(),
-                poll_s=POLL_S,
-            )  # fmt: skip
+            self._service = Service(parts, Notifier.from_env({}), poll_s=POLL_S)
             try:
                 return await self._service.serve()
             finally:
@@ -353,7 +332,7 @@ class History:
             platforms=mortal({"dev.to": "devto", "bsky.social": "bluesky"}),
             alerts=mortal({"alerts.test": "webhook"}),
             resolve=world.resolve,
-            parser=Unconfined(),
+            parser=self._parser,
             chance=self._chance,
         )
 
@@ -362,8 +341,9 @@ class History:
     async def _watch_slots(self) -> None:
         """Note the slots at which nothing kept the daemon from doing something."""
         while True:
-            schedule = settings.load(self._env, at=self.world.wall()).schedule.publish
-            slot = schedule.next_slot(self.world.true() + timedelta(seconds=EARLY_S))
+            slot = self._settings.schedule.publish.next_slot(
+                self.world.true() + timedelta(seconds=EARLY_S)
+            )
             assert slot is not None
             ahead_s = (slot - self.world.true()).total_seconds() - EARLY_S
             if ahead_s > 0:
@@ -386,7 +366,6 @@ class History:
         """Every day people write and read, and the operator looks in."""
         while True:
             await asyncio.sleep(DAY_S)
-            gc.collect()
             self.world.write_pages()
             self.world.read()
             self._look_in()
@@ -501,6 +480,7 @@ class History:
 
     def _on_reload(self, fault: Fault, until: int) -> None:
         self._env |= reloaded(self.plan.seed, fault.number)
+        self._settings = settings.load(self._env, at=self.world.wall())
         if self._service is not None:
             self._service.reload()
 
@@ -623,7 +603,7 @@ class History:
 
     @contextmanager
     def _database(self) -> Iterator[Database]:
-        location = settings.load(self._env, at=self.world.wall()).location
+        location = self._settings.location
         if not self._file.exists():
             with opened_database(location):
                 pass

@@ -40,9 +40,9 @@ from daemon.cli import exits
 from daemon.inference import attempts
 from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.notify import Notifier
-from daemon.service import Crew, Service
+from daemon.service import Service
 from daemon.sources.fetcher import Resolve
-from ledger import audit, store
+from ledger import audit, posting, store
 from ledger.errors import StorageBusy, StorageError, StorageFull
 from ledger.money import MicroCredits
 from tests import faults
@@ -301,8 +301,6 @@ class Failing(Platforms):
         self.nth = Nth(Way.REFUSED)
 
     def close(self) -> None:
-        self.opened.remove(self)
-        self.time.close()
         shutil.rmtree(self.folder)
 
     def world(self, kill: Kill | None = None) -> World:
@@ -346,20 +344,9 @@ class Failing(Platforms):
     def serve(self) -> None:
         """`penstock run`, from before a slot until after the collection."""
 
-        async def nothing(*args: object) -> None:
-            pass
-
         async def live(database: MortalDatabase) -> None:
             async with opened_parts(self.settings, database, Silent(), self.world()) as parts:
-                service = Service(
-                    settings=self.settings, books=parts.books, clock=parts.clock, gate=parts.gate,
-                    crew=Crew(
-                        cycle=parts.cycle, collector=parts.collector, reconciler=parts.reconciler,
-                        feeds=parts.feeds, tell=parts.tell, tell_directly=parts.tell_directly,
-                        thin=nothing, trace=nothing,
-                    ),
-                    notifier=Notifier.from_env({}), progress=Silent(), poll_s=POLL_S,
-                )  # fmt: skip
+                service = Service(parts, Notifier.from_env({}), poll_s=POLL_S)
                 loop = asyncio.get_running_loop()
                 loop.call_later(HOUR_S, self.be_read)
                 loop.call_later(SERVED_S, service.stop)
@@ -417,8 +404,6 @@ def prepare(folder: Path) -> None:
     stage.deposit("5")
     with opened_database(stage.settings.location) as database, database.write() as tx:
         alerts.sound(tx, alerts.Kind.FAULT, "feed", "feed failed: KeyError: 'link'", at=START)
-    stage.opened.remove(stage)
-    stage.time.close()
 
 
 # The judge
@@ -443,7 +428,7 @@ def judge(stage: Failing, error: Exception | None) -> Verdict:
     """Compare what others have with what was promised, and the books with both."""
     with stage.reading() as tx:
         runs, publications = journal.runs(tx), journal.publications(tx)
-        holds, in_flight = store.open_holds(tx), attempts.in_flight(tx)
+        holds, in_flight = posting.open_holds(tx), attempts.in_flight(tx)
     lost = [run for run in runs if run.outcome != RunOutcome.PUBLISHED]
     findings = [
         *([] if error is None or _is_known(error) else [f"it raised {error!r}"]),

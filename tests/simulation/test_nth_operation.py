@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,14 +68,6 @@ FILES = {
     "create .index.html.part", "write .index.html.part", "fsync .index.html.part",
     "rename index.html", "rename feed.xml", "rename bluesky-session.json",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def loops() -> Iterator[None]:
-    """Every stage has an event loop of its own."""
-    yield
-    while Failing.opened:
-        Failing.opened.pop().time.close()
 
 
 @pytest.fixture(scope="module")

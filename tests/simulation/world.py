@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from daemon.clock import SystemClock
+from daemon.sources.confined import Unconfined
+from daemon.sources.parse import ParsedFeed, parse_feed
 from tests.doubles.bluesky import BlueskyDouble, Trouble, error, rate_limited
 from tests.doubles.devto import DevToDouble
 from tests.doubles.model import ModelDouble
@@ -153,6 +156,16 @@ class Site:
                 f"{''.join(self.items)}</channel></rss>"
             ).encode()
         )
+
+
+class Remembering(Unconfined):
+    """Parses what it has not seen yet: a feed is read over and over, and its bytes stay long."""
+
+    def __init__(self) -> None:
+        self._feed = lru_cache(maxsize=16)(parse_feed)
+
+    async def feed(self, body: bytes, *, url: str, content_type: str) -> ParsedFeed:
+        return self._feed(body, url=url, content_type=content_type)
 
 
 class World:

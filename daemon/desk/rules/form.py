@@ -21,10 +21,11 @@ TAG_MAX = 30
 TAGS_TOGETHER_MAX = 126
 DESCRIPTION_MAX = 300
 REPEAT_SIMILARITY = 0.9
-# Björnsson's readability index: words a sentence plus per cent of words over six letters. Official
-# texts measure 50 to 60. It needs no syllables, so it means something in more than one language.
-READABILITY_MAX = 65
-READABILITY_WORDS_MIN = 100
+# LIX, Björnsson's index of reading: words a sentence plus per cent of words over six letters.
+# Official texts measure 50 to 60. It needs no syllables, so it means something in more than one
+# language.
+LIX_MAX = 65
+LIX_WORDS_MIN = 100
 LONG_WORD_MIN = 7
 _WORN_OUT = (
     "in today's fast-paced world", "in today's digital age", "in the ever-evolving",
@@ -117,21 +118,21 @@ def nothing_is_worn_out(manuscript: Manuscript, context: Context) -> Iterator[Fi
 def reads_easily(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """It reads no harder than an official letter; measured and warned about only."""
     text = CITATION.sub("", read(manuscript.markdown).spoken)
-    index = readability(text)
-    if index is not None and index > READABILITY_MAX:
+    index = lix(text)
+    if index is not None and index > LIX_MAX:
         longest = max(sentences(text), key=word_count)
         yield Finding(
             "style",
-            f"it reads hard (readability index {index:.0f}, wanted {READABILITY_MAX} or less);"
+            f"it reads hard (readability index {index:.0f}, wanted {LIX_MAX} or less);"
             f" shorten sentences such as “{excerpt(longest)}”",
             refuses=False,
         )
 
 
-def readability(text: str) -> float | None:
+def lix(text: str) -> float | None:
     """Björnsson's index, dimensionless; None where a text is too short to measure."""
     told = words(text)
-    if len(told) < READABILITY_WORDS_MIN:
+    if len(told) < LIX_WORDS_MIN:
         return None
     long = sum(len(word) >= LONG_WORD_MIN for word in told)
     return len(told) / max(1, len(sentences(text))) + 100 * long / len(told)

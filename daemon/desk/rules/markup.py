@@ -8,18 +8,16 @@ from collections.abc import Iterator
 
 from daemon.desk.lures import contacts_in, domains_in
 from daemon.desk.manuscript import Context, Finding, Manuscript, around, excerpt
-from daemon.desk.markdown import addresses_in, open_to_liquid, read, same_address
+from daemon.desk.markdown import PAGES, addresses_in, open_to_liquid, read, same_address
 from daemon.sources.text import hidden_in
 
-# Forem pages \B@[a-z0-9_-]+ in a text node, and its \B is one of ASCII.
-_MENTION = re.compile(r"(?<![A-Za-z0-9_])@(?=[\w-])")
 _LIQUID = re.compile(r"\{\\?[%{]")
 _FRONT_MATTER = re.compile(r"[\s\ufeff]*(?:-{3,}|\+{3,}|;{3,})")
 # What CommonMark leaves as text for want of an end, and a laxer reader does not.
 _UNCLOSED_TAG = re.compile(r"<(?:/[a-zA-Z]|[a-zA-Z][\w-]*(?:\s+[\w:-]+\s*=|/)|!--|!\[CDATA|\?\w)")
-# Redcarpet lets space stand between the brackets of an image.
 _HEAD_LINK = re.compile(r"\]\s{0,9}[(\[]|^\s*\[[^\]]*\]:|!\[")
 _HEAD_TAG = re.compile(rf"<[a-zA-Z/!?][^<>]*>|{_UNCLOSED_TAG.pattern}")
+# Redcarpet lets space stand between the brackets of an image.
 _LOOSE_IMAGE = re.compile(r"!\[[^\]\n]{0,300}\]\s*[(\[]")
 
 
@@ -108,7 +106,7 @@ def no_mentions(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     head = (manuscript.title, manuscript.description, *manuscript.tags)
     for text in (*head, read(manuscript.markdown).spoken):
         plain = unicodedata.normalize("NFKC", text)
-        if mention := _MENTION.search(plain):
+        if mention := PAGES.search(plain):
             yield Finding(
                 "mentions",
                 f"“{around(plain, mention.start(), mention.end())}” has an @mention; write the"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
@@ -69,11 +69,6 @@ def no_instructions(manuscript: Manuscript, context: Context) -> Iterator[Findin
                 f"“{words_of} …” repeats the instructions it was written under; remove them",
             )
             return
-
-
-def holds_secret(text: str, secrets: Sequence[str]) -> bool:
-    """Whether a text has one of these values in any form, or something shaped like a key."""
-    return looks_secret(text) or any(_has(text, secret) for secret in secrets)
 
 
 def _everything(manuscript: Manuscript) -> str:

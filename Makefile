@@ -21,7 +21,7 @@ demo: $(READY)
 	@examples/demo.sh $(BIN)/penstock
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --durations=15
 
 # Real servers by others to test against, from the npm registry; where they are not, `make test` says
 # what was not run. Bluesky's AppView also wants Debian's postgresql and redis-server.

@@ -69,10 +69,15 @@ class Alert(SQLModel, table=True):
 
 
 _alert = SQLModel.metadata.tables["alert"]
+_STANDING = select(_alert).where(_alert.c.cleared_at.is_(None)).order_by(_alert.c.raised_at)
 _UNTOLD = (
     select(_alert)
     .where(_alert.c.told_at.is_(None) | _alert.c.cleared_at.is_not(None))
     .order_by(_alert.c.raised_at)
+)
+_PRUNE = _alert.delete().where(
+    _alert.c.kind.in_([kind for kind in Kind if kind.of_event]),
+    _alert.c.raised_at <= bindparam("since"),
 )
 _BY_KEY = select(_alert).where(_alert.c.key == bindparam("key"))
 
@@ -121,20 +126,18 @@ def level(
 
     What stands and was not found has passed.
     """
-    for row in tx.execute(select(_alert).where(_alert.c.kind.in_(list(kinds)))).all():
-        kind, _, about = row.key.partition(":")
-        if row.cleared_at is None and (Kind(kind), about) not in found:
-            clear(tx, Kind(kind), about, at=at)
+    for row in tx.execute(_STANDING).all():
+        if row.kind in kinds:
+            kind, _, about = row.key.partition(":")
+            if (Kind(kind), about) not in found:
+                clear(tx, Kind(kind), about, at=at)
     for (kind, about), message in found.items():
         sound(tx, kind, about, message, at=at)
 
 
 def standing(tx: Connection, at: datetime) -> Sequence[Row[Any]]:
     """What a person should look at now, oldest first."""
-    rows = tx.execute(
-        select(_alert).where(_alert.c.cleared_at.is_(None)).order_by(_alert.c.raised_at)
-    ).all()
-    return [row for row in rows if not _is_old(row, at)]
+    return [row for row in tx.execute(_STANDING) if not _is_old(row, at)]
 
 
 def _is_old(row: Row[Any], at: datetime) -> bool:
@@ -158,9 +161,7 @@ def let_in(tx: Connection, asked: Collection[str], *, at: datetime) -> None:
 
 def prune(tx: Connection, at: datetime) -> None:
     """Forget the events that are news no more."""
-    events = [kind for kind in Kind if kind.of_event]
-    old = _alert.c.raised_at <= at - EVENT_STANDS
-    tx.execute(_alert.delete().where(_alert.c.kind.in_(events), old))
+    tx.execute(_PRUNE, {"since": at - EVENT_STANDS})
 
 
 class Webhook:

@@ -44,6 +44,7 @@ class BellRow(SQLModel, table=True):
 _bell = SQLModel.metadata.tables["bell"]
 # Built once, as wherever the service asks at each of its turns: building takes longer than asking.
 _LAST = select(_bell.c.name, _bell.c.last)
+_HUNG_AT = select(_bell.c.hung_at).where(_bell.c.name == Bell.PUBLISH)
 
 
 def hang(tx: Connection, at: datetime) -> None:
@@ -73,9 +74,7 @@ def turn_back(tx: Connection, bell: Bell, at: datetime) -> None:
 
 def hung_at(tx: Connection) -> datetime:
     """When the bells were hung, so that nobody waits for what was before."""
-    found: datetime = tx.execute(
-        select(_bell.c.hung_at).where(_bell.c.name == Bell.PUBLISH)
-    ).scalar_one()
+    found: datetime = tx.execute(_HUNG_AT).scalar_one()
     return found
 
 

@@ -27,6 +27,11 @@ from daemon.sources.text import word_count
 STANDS = timedelta(days=7)
 EXPIRED = "nobody approved it within seven days"
 _run = SQLModel.metadata.tables["run"]
+_WAITING = (
+    select(_run)
+    .where(_run.c.state == RunState.AWAITING_APPROVAL)
+    .order_by(_run.c.started_at, _run.c.id)
+)
 
 
 class FormError(Exception):
@@ -82,8 +87,7 @@ class Edit:
 
 def waiting(tx: Connection) -> Sequence[Row[Any]]:
     """Runs whose draft waits for a person, oldest first."""
-    mine = _run.c.state == RunState.AWAITING_APPROVAL
-    return tx.execute(select(_run).where(mine).order_by(_run.c.started_at, _run.c.id)).all()
+    return tx.execute(_WAITING).all()
 
 
 def expires_at(tx: Connection, run: str) -> datetime | None:

@@ -216,6 +216,7 @@ _ended = and_(
     _run.c.outcome.is_distinct_from(RunOutcome.ABSTAINED),
 )
 _wanted_back = _publication.c.withdrawal.is_not(None)
+_LAST_PUBLISHED = select(func.max(_publication.c.published_at))
 _OPEN_PUBLICATIONS = (
     select(_publication)
     .join(_run, _run.c.id == _publication.c.run)
@@ -531,6 +532,5 @@ def failed_with(tx: Connection, step: str, text: str) -> int:
 
 def last_published(tx: Connection) -> datetime | None:
     """When something last reached a destination; None before the first."""
-    statement = select(func.max(_publication.c.published_at))
-    found: datetime | None = tx.execute(statement).scalar_one()
+    found: datetime | None = tx.execute(_LAST_PUBLISHED).scalar_one()
     return found

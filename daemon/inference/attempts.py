@@ -74,6 +74,7 @@ _attempt = SQLModel.metadata.tables["attempt"]
 # A run's ids end in a number: the tenth comes after the ninth.
 _OLDEST_FIRST = (_attempt.c.at, func.length(_attempt.c.id), _attempt.c.id)
 _NEWEST_FIRST = tuple(key.desc() for key in _OLDEST_FIRST)
+_IN_FLIGHT = select(_attempt).where(_attempt.c.outcome.is_(None))
 
 
 def next_id(tx: Connection, run: str) -> str:
@@ -113,7 +114,7 @@ def answered(tx: Connection, run: str, step: str) -> Sequence[Row[Any]]:
 
 def in_flight(tx: Connection) -> Sequence[Row[Any]]:
     """Attempts whose outcome was never recorded: a crash came between hold and settlement."""
-    return tx.execute(select(_attempt).where(_attempt.c.outcome.is_(None))).all()
+    return tx.execute(_IN_FLIGHT).all()
 
 
 def unknown_open(tx: Connection) -> Sequence[Row[Any]]:

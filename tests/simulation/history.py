@@ -18,7 +18,7 @@ import sqlite3
 import tempfile
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -163,6 +163,10 @@ class History:
         self._settings = settings.load(self._env, at=self.world.wall())
         self._parser = Remembering()
         self._mortality = Mortality()
+        # Closed after each use. Statements stay compiled, which would be most of a life's work.
+        url = self._settings.location.database_url
+        self._daemons = MortalDatabase(url, self._mortality)
+        self._operators = Database(url, busy_timeout_ms=0)
         self._chance = random.Random(f"ids {plan.seed}")
         self._operator = random.Random(f"operator {plan.seed}")
         self._service: Service | None = None
@@ -298,15 +302,11 @@ class History:
 
     async def _life(self) -> Ended:
         """One process, from its start to its end."""
-        with opened_database(self._settings.location):
-            database = MortalDatabase(self._settings.location.database_url, self._mortality)
-            try:
-                while True:
-                    ended = await self._stretch(database)
-                    if ended is not Ended.RELOAD:
-                        return ended
-            finally:
-                database.close()
+        with opened_database(self._settings.location), closing(self._daemons) as database:
+            while True:
+                ended = await self._stretch(database)
+                if ended is not Ended.RELOAD:
+                    return ended
 
     async def _stretch(self, database: MortalDatabase) -> Ended:
         """The service with the settings of its day."""
@@ -603,15 +603,11 @@ class History:
 
     @contextmanager
     def _database(self) -> Iterator[Database]:
-        location = self._settings.location
         if not self._file.exists():
-            with opened_database(location):
+            with opened_database(self._settings.location):
                 pass
-        database = Database(location.database_url, busy_timeout_ms=0)
-        try:
+        with closing(self._operators) as database:
             yield database
-        finally:
-            database.close()
 
     # The end
 

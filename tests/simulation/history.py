@@ -419,7 +419,7 @@ class History:
         for name, (until, undo) in list(self._undo.items()):
             if until <= at_s:
                 del self._undo[name]
-                self._disturbances += 1
+                self._disturbances += name in DISTURBING
                 self.world.log.note(f"over: {name}")
                 undo()
 
@@ -441,13 +441,18 @@ class History:
         getattr(self, f"_on_{fault.kind}")(fault, fault.at_s + fault.for_s)
 
     def _on_model(self, fault: Fault, until: int) -> None:
-        self.world.spoil("llm", fault.detail, fault.number)
+        self._spoil(("llm", "other", "models")[fault.id % 3], fault, until)
 
     def _on_devto(self, fault: Fault, until: int) -> None:
-        self.world.spoil("devto", fault.detail, fault.number)
+        self._spoil("devto", fault, until)
 
     def _on_bluesky(self, fault: Fault, until: int) -> None:
-        self.world.spoil("bluesky", fault.detail, fault.number)
+        self._spoil("bluesky", fault, until)
+
+    def _spoil(self, who: str, fault: Fault, until: int) -> None:
+        """Some answers in the next hours; a platform that never works tries nothing."""
+        self.world.spoil(who, fault.detail, fault.number)
+        self._lasts(f"trouble {who}", until, lambda: self.world.forgive(who))
 
     def _on_site(self, fault: Fault, until: int) -> None:
         self.world.blog.trouble = self.world.news.trouble = fault.detail

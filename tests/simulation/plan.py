@@ -98,7 +98,7 @@ SITE_TROUBLES = (
 )  # fmt: skip
 
 # How often what happens, out of their sum.
-_KINDS: Mapping[str, int] = {
+_KINDS: Mapping[str, float] = {
     "model": 14,
     "devto": 14,
     "bluesky": 12,
@@ -108,7 +108,8 @@ _KINDS: Mapping[str, int] = {
     "crash_at_effect": 14,
     "crash_at_step": 7,
     "stop": 3,
-    "outage": 1,
+    # Days without a machine, and what is taken down: more of it, and there is nothing to try.
+    "outage": 0.2,
     "reload": 3,
     "clock": 3,
     "suspend": 2,
@@ -118,7 +119,7 @@ _KINDS: Mapping[str, int] = {
     "deposit": 2,
     "key_revoked": 2,
     "sessions_forgotten": 2,
-    "taken_down": 1,
+    "taken_down": 0.2,
     "late_listings": 2,
 }
 
@@ -191,9 +192,9 @@ def _fault(chance: random.Random, number: int, at_s: int) -> Fault:
     few = own.choice((1, 1, 1, 2, 3, 8))
     down_s = own.choice((0, 0, 60, 3_600))
     for_s, count, detail = {
-        "model": (0, few, own.choice(MODEL_TROUBLES)),
-        "devto": (0, few, own.choice(DEVTO_TROUBLES)),
-        "bluesky": (0, few, own.choice(BLUESKY_TROUBLES)),
+        "model": (span_s, few, own.choice(MODEL_TROUBLES)),
+        "devto": (span_s, few, own.choice(DEVTO_TROUBLES)),
+        "bluesky": (span_s, few, own.choice(BLUESKY_TROUBLES)),
         "site": (span_s, 0, own.choice(SITE_TROUBLES)),
         "crash_at_effect": (down_s, own.randint(1, 60), own.choice(("before", "after"))),
         "crash_at_step": (down_s, own.randint(1, 400), ""),

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from daemon.clock import SystemClock
 from daemon.sources.confined import Unconfined
@@ -42,6 +41,7 @@ _SUBJECTS = (
     "vacuum run", "index build", "lock manager", "foreign key", "replica lag", "schema change",
     "checkpoint timer",
 )  # fmt: skip
+_SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sa", "te", "vi", "zo")
 _SENTENCES = (
     "The {subject} keeps {a} records in its pass number {b} over the file.",
     "An operator who changes the {subject} should measure the effect on a copy first.",
@@ -247,7 +247,9 @@ class World:
     def write_pages(self, hostile: bool = False) -> None:
         """Both sites write about one subject; one in many means harm."""
         people = self._people
-        subject = people.choice(_SUBJECTS)
+        # Of a tool that nobody has heard of before: what was said once is not said again.
+        tool = "".join(people.choice(_SYLLABLES) for _ in range(4)).capitalize()
+        subject = f"{tool} {people.choice(_SUBJECTS)}"
         self._pages += 1
         for site in (self.blog, self.news):
             number = self._pages
@@ -256,8 +258,8 @@ class World:
             ]
             if hostile:
                 paragraphs.insert(people.randrange(5), people.choice(_INJECTIONS).format(lure=LURE))
-            title = f"The {subject} explained, part {number}"
-            path = f"/{subject.replace(' ', '-')}-{number}.html"
+            title = f"{subject}, part {number}"
+            path = f"/{subject.replace(' ', '-')}-{number}.html".lower()
             site.write(path, title, "".join(paragraphs), self.true())
 
     def read(self) -> None:
@@ -289,7 +291,7 @@ class World:
     # What goes wrong
 
     def spoil(self, who: str, how: str, times: int) -> None:
-        """The next answers of a model or a platform go wrong."""
+        """The next answers of a provider, of both (`models`) or of a platform go wrong."""
         kind, _, rest = how.partition(" ")
         code, _, wait = rest.partition(" ")
         if who == "bluesky":
@@ -299,15 +301,29 @@ class World:
         if code:
             details = {"code": int(code)} | ({"retry_after": wait} if wait else {})
         if who == "devto":
-            _keep_few(self.devto.troubles)
             self.devto.misbehave(kind, times=times, **details)  # type: ignore[arg-type]
             return
         if kind == "slow":
             details = {"seconds": 40}
         model = "cheap" if kind == "other_model" else None
-        for double in (self.llm, self.other):
-            _keep_few(double.troubles)
+        for double in self._models(who):
             double.misbehave(kind, model=model, times=times, **details)  # type: ignore[arg-type]
+
+    def forgive(self, who: str) -> None:
+        """What has not gone wrong by now does not."""
+        if who == "bluesky":
+            self.bluesky.recover()
+        elif who == "devto":
+            self.devto.troubles.clear()
+        else:
+            for double in self._models(who):
+                double.troubles.clear()
+
+    def _models(self, who: str) -> list[ModelDouble]:
+        return [
+            double for name, double in (("llm", self.llm), ("other", self.other))
+            if who in (name, "models")
+        ]  # fmt: skip
 
     def _spoil_bluesky(self, kind: str, code: str, times: int) -> None:
         body = b"<html>Bad gateway</html>"
@@ -344,21 +360,14 @@ class World:
 
     def calm(self) -> None:
         """Nothing goes wrong any more."""
-        for double in (self.llm, self.other):
-            double.troubles.clear()
-        self.devto.troubles.clear()
+        for who in ("models", "devto", "bluesky"):
+            self.forgive(who)
         self.devto.list_delay_s = 0.0
-        self.bluesky.recover()
         self.webhook.status = 204
         self.blog.trouble = self.news.trouble = ""
         self.wrong_by = timedelta(0)
         for whose in ("llm", "devto", "bluesky"):
             self.revoke(whose, revoked=False)
-
-
-def _keep_few(troubles: list[Any]) -> None:
-    """What has not struck yet does not pile up: a platform that never works tries nothing."""
-    del troubles[:-2]
 
 
 def _left(troubles: Iterable[object]) -> int:

@@ -67,7 +67,7 @@ PATIENCE_S = 60.0
 # What is left to do is done in this many rounds of `once` and `reconcile`, an hour between them.
 ROUNDS_MAX = 6
 # Of the cases in which a life is ended again and again, at moments drawn by chance.
-SEEDS = 600 if LONG else 75
+SEEDS = 600 if LONG else 180
 EVERYWHERE = "outbox,devto,bluesky"
 # Fewer would mean that most of the program was not there to be killed.
 FLOORS = {
@@ -83,7 +83,7 @@ FLOORS = {
     "withdraw, at a request": 4,
     "collect, at a file": 12,
     "collect, at a request": 6,
-    "again and again": 2 * SEEDS,
+    "again and again": SEEDS,
 }
 AT_A_TIME = 3
 ACCOUNT = BlueskyDouble()

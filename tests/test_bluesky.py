@@ -756,13 +756,15 @@ def test_when_it_is_us_who_are_refused_a_person_is_told_and_the_post_waits(
 
 
 def test_an_account_that_its_own_server_does_not_show_is_a_persons_affair(stage: Stage) -> None:
-    # What a PDS says of an account that was taken down, while its session still holds.
+    # What a PDS says of an account that was closed, once the AppView has heard of it, while the
+    # account's session still holds; not by whom.
     said = error(400, "InvalidRequest", f"Could not find repo: {DID}")
-    stage.double.misbehave("getRecord", said, said)
-    with pytest.raises(Barred, match="moderators"):
-        stage.publish(intent_of())
-    with pytest.raises(Barred, match="BLUESKY_HANDLE"):
-        stage.find(intent_of())
+    stage.double.misbehave("getRecord", *[said] * 4)
+    for remedy in ("BLUESKY_HANDLE.*activated", "moderators"):
+        with pytest.raises(Barred, match=remedy):
+            stage.publish(intent_of())
+        with pytest.raises(Barred, match=remedy):
+            stage.find(intent_of())
     stage.publish(intent_of())
 
 

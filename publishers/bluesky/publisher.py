@@ -555,11 +555,13 @@ def _not_read(error: XrpcError | PublisherError) -> PublisherError:
         if error.is_not_now:
             return Transient(f"Bluesky answers nothing now: {error}", error.retry_after_s)
         if error.error == "RepoNotFound" or error.message.startswith("Could not find repo"):
-            # So a PDS speaks of its own account, too, once that is taken down.
+            # So a PDS speaks of its own account, too, once that is closed: it passes the question
+            # on to the AppView, which may have heard of that or not yet.
             return Barred(
-                f"Bluesky shows no such account: {error}; if it is that of BLUESKY_HANDLE, it was"
+                f"Bluesky shows no such account: {error}; if it is that of BLUESKY_HANDLE, log in"
+                " at https://bsky.app: it was deactivated, and can be activated there, or it was"
                 " taken down, and its moderators decide (support@bsky.app), or it was deleted or"
-                " has moved: log in at https://bsky.app to see"
+                " has moved"
             )
         if error.status not in FINAL and not is_about_token(error):
             return _not_us(error)

@@ -126,13 +126,17 @@ def level(
 
     What stands and was not found has passed.
     """
-    for row in tx.execute(_STANDING).all():
-        if row.kind in kinds:
-            kind, _, about = row.key.partition(":")
-            if (Kind(kind), about) not in found:
-                clear(tx, Kind(kind), about, at=at)
+    for kind, about in _names(tx, kinds):
+        if (kind, about) not in found:
+            clear(tx, kind, about, at=at)
     for (kind, about), message in found.items():
         sound(tx, kind, about, message, at=at)
+
+
+def _names(tx: Connection, kinds: Collection[Kind]) -> list[tuple[Kind, str]]:
+    """Of what stands of these kinds, the kind and what each is about."""
+    keys = [row.key for row in tx.execute(_STANDING) if row.kind in kinds]
+    return [(Kind(kind), about) for kind, _, about in (key.partition(":") for key in keys)]
 
 
 def standing(tx: Connection, at: datetime) -> Sequence[Row[Any]]:
@@ -152,11 +156,9 @@ def let_in(tx: Connection, asked: Collection[str], *, at: datetime) -> None:
         asked: names of destinations and sources, such as `devto` and `revenue:stripe`; what is
             about `devto:readers` belongs to the first.
     """
-    barred = (_alert.c.kind == Kind.BARRED) & _alert.c.cleared_at.is_(None)
-    for key in tx.execute(select(_alert.c.key).where(barred)).scalars().all():
-        about = key.removeprefix(f"{Kind.BARRED}:")
+    for kind, about in _names(tx, [Kind.BARRED]):
         if not any(about == name or about.startswith(f"{name}:") for name in asked):
-            clear(tx, Kind.BARRED, about, at=at)
+            clear(tx, kind, about, at=at)
 
 
 def prune(tx: Connection, at: datetime) -> None:

@@ -135,13 +135,10 @@ async def getter(
     times: Times, transport: httpx.AsyncBaseTransport | None, timeout_s: float
 ) -> AsyncIterator[Getter]:
     """Someone who asks, closed again afterwards."""
-    async with httpx.AsyncClient(
-        transport=Watched(times, transport),
-        trust_env=False,
-        # A key goes where the operator said, and nowhere that an answer points to.
-        follow_redirects=False,
+    async with tls.client(
+        Watched(times, transport),
+        {"user-agent": "penstock", "accept-encoding": "identity"},
         timeout=timeout_s,
-        headers={"user-agent": "penstock", "accept-encoding": "identity"},
     ) as client:
         yield Getter(client)
 

@@ -43,7 +43,7 @@ from ledger.errors import StorageError
 from ledger.money import MicroCredits
 from tests.doubles.wire import InProcess
 from tests.platforms import Mortal
-from tests.simulation.judge import Books, Lists, Moments, Verdict, judge
+from tests.simulation.judge import AWAKE_WITHIN, Books, Lists, Moments, Verdict, judge
 from tests.simulation.plan import CLOCK_WRONG_MAX_S, DAY_S, Fault, Plan, reloaded
 from tests.simulation.world import (
     BLOG_ADDRESS,
@@ -68,8 +68,8 @@ POSTS_SETTLE_S = HOUR_S + 600
 # After which the daemon must have used its next slot.
 AFTERWARDS_S = 8 * DAY_S
 
-# Within which a slot is used or let go, where nothing keeps the daemon from it.
-AWAKE_WITHIN_S, EARLY_S = 2 * HOUR_S, 600
+# From so long before a slot nothing may disturb the daemon that is to use it.
+EARLY_S = 600
 DISTURBING = (
     "clock",
     "suspend",
@@ -102,7 +102,6 @@ class Mortality(Kill):
     def __init__(self) -> None:
         super().__init__(lambda number: number == self.fatal, after=False)
         self.fatal = 0
-        self.only = ""
 
     def arm(self, count: int, *, after: bool) -> None:
         self.fatal, self.after = self.commits + count, after
@@ -351,7 +350,7 @@ class History:
                 await asyncio.sleep(min(ahead_s, HOUR_S))
                 continue
             before = self._disturbances
-            await asyncio.sleep(EARLY_S + AWAKE_WITHIN_S)
+            await asyncio.sleep(EARLY_S + AWAKE_WITHIN.total_seconds())
             if before == self._disturbances and self._undisturbed:
                 self._expected.append(slot)
 
@@ -431,7 +430,6 @@ class History:
         self._undo.clear()
         self._mortality.fatal = 0
         self._started.set()
-        self.world.calm()
         self._resume()
         self._deposit(5_000_000)
 

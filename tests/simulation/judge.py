@@ -268,11 +268,9 @@ def _unresolved(moments: Moments) -> Iterator[str]:
             yield f"{entry['id']} of {entry['at']} is still held"
     unsure = {_key(each) for each in moments.calm.publications if each["state"] in OPEN}
     # Who has logged in to Bluesky too often waits until a day has passed, by our own limit.
-    patient = {_key(each) for each in moments.posts.publications if OFTEN in str(each["error"])}
-    for publication in (*moments.posts.publications, *moments.holds.publications):
+    due = [each for each in moments.posts.publications if OFTEN not in str(each["error"])]
+    for publication in (*due, *moments.holds.publications):
         if publication["state"] in OPEN and _key(publication) in unsure:
-            if _key(publication) in patient and publication not in moments.holds.publications:
-                continue
             yield (
                 f"{publication['run']} at {publication['platform']} is still"
                 f" {publication['state']}: {publication['error']}"

@@ -506,14 +506,12 @@ class Tally:
     What one way of failing came to.
 
     Args:
-        operations: how many could fail.
         tried: how many did.
         struck: what they were.
         errors: what ended a run, by class; "" where nothing did.
         lost: why a run ended with nothing anywhere, by what was struck.
     """
 
-    operations: int
     tried: int = 0
     struck: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
@@ -529,7 +527,7 @@ def enumerated(
     untouched, verdict = case(Nth(way), whole, prepared, folder, disk)
     assert verdict == Verdict("", [], []), verdict
     names = untouched.seen
-    tally = Tally(len(names))
+    tally = Tally()
     for n in (ALL if long else SHORT[BY_WAY[way]]).places(way, names):
         nth, verdict = case(Nth(way, n), whole, prepared, folder, disk)
         # All that came before it was as in the run that nothing struck.

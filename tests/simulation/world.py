@@ -358,17 +358,6 @@ class World:
             self.bluesky.password = "another" if revoked else BLUESKY_SECRET
             self.bluesky.forget_sessions()
 
-    def calm(self) -> None:
-        """Nothing goes wrong any more."""
-        for who in ("models", "devto", "bluesky"):
-            self.forgive(who)
-        self.devto.list_delay_s = 0.0
-        self.webhook.status = 204
-        self.blog.trouble = self.news.trouble = ""
-        self.wrong_by = timedelta(0)
-        for whose in ("llm", "devto", "bluesky"):
-            self.revoke(whose, revoked=False)
-
 
 def _left(troubles: Iterable[object]) -> int:
     return sum(getattr(trouble, "times", 0) or 0 for trouble in troubles)

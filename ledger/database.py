@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import NullPool
 
 from ledger.errors import (
     StorageBusy,
@@ -72,34 +73,49 @@ class Database:
     def __init__(self, url: str, *, busy_timeout_ms: int = 5000) -> None:
         self.path = sqlite_path(url)
         self._engine = _engine(url, busy_timeout_ms)
-        # Made once: options of a connection would be made at each transaction.
-        self._reading = self._engine.execution_options(penstock_immediate=False)
+        # Open, and used by nobody. A pool's way from one transaction to the next takes longer
+        # than most transactions.
+        self._idle: list[Connection] = []
 
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> AbstractContextManager[Connection]:
         """One transaction that may write: begun IMMEDIATE, committed on leaving or rolled back."""
-        with self._transaction(self._engine) as connection:
-            yield connection
+        return self._transaction(immediate=True)
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """One transaction that only reads, over one unchanging snapshot."""
-        with self._transaction(self._reading) as connection:
-            yield connection
+        return self._transaction(immediate=False)
 
     @contextmanager
-    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+    def _transaction(self, *, immediate: bool) -> Iterator[Connection]:
+        connection: Connection | None = None
         try:
-            with translated(self.path), engine.connect() as connection, connection.begin():
-                yield connection
-        except StorageReadOnly:
-            # SQLite opens what it may not write for reading; that must not outlast the cause.
-            self._engine.dispose()
+            with translated(self.path):
+                connection = self._connected()
+                with connection.begin():
+                    _begin(connection, immediate=immediate)
+                    yield connection
+        except StorageBusy:
             raise
+        except StorageError:
+            # SQLite opens what it may not write for reading; that must not outlast the cause.
+            if connection is not None:
+                connection.close()
+            self.close()
+            raise
+        finally:
+            if connection is not None and not connection.closed:
+                self._idle.append(connection)
+
+    def _connected(self) -> Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._engine.connect()
 
     def close(self) -> None:
-        """Close every pooled connection."""
-        self._engine.dispose()
+        """Close every connection that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
 
 
 def sqlite_path(url: str) -> Path:
@@ -214,7 +230,9 @@ def _keep_a_log(cursor: Any) -> None:
 
 
 def _engine(url: str, busy_timeout_ms: int) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": busy_timeout_ms / 1000})
+    # The metrics' own thread takes what another has left.
+    arguments = {"timeout": busy_timeout_ms / 1000, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments, poolclass=NullPool)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -227,14 +245,13 @@ def _engine(url: str, busy_timeout_ms: int) -> Engine:
             cursor.execute(pragma)
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("penstock_immediate", True)
-        # On the driver's cursor: twice through SQLAlchemy would be a fifth of a hold's time.
-        cursor = connection.connection.cursor()
-        if connection.info.get("immediate") is not immediate:
-            cursor.execute(f"PRAGMA query_only = {'OFF' if immediate else 'ON'}")
-            connection.info["immediate"] = immediate
-        cursor.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
     return engine
+
+
+def _begin(connection: Connection, *, immediate: bool) -> None:
+    # On the driver's cursor: twice through SQLAlchemy would be a fifth of a hold's time.
+    cursor = connection.connection.cursor()
+    if connection.info.get("immediate") is not immediate:
+        cursor.execute(f"PRAGMA query_only = {'OFF' if immediate else 'ON'}")
+        connection.info["immediate"] = immediate
+    cursor.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")

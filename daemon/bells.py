@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import REAL, Connection, Text, select
+from sqlalchemy import REAL, Connection, Text, bindparam, select
 from sqlmodel import Field, SQLModel
 
 from ledger.types import Timestamp
@@ -45,6 +45,11 @@ _bell = SQLModel.metadata.tables["bell"]
 # Built once, as wherever the service asks at each of its turns: building takes longer than asking.
 _LAST = select(_bell.c.name, _bell.c.last)
 _HUNG_AT = select(_bell.c.hung_at).where(_bell.c.name == Bell.PUBLISH)
+_RING = (
+    _bell.update()
+    .where(_bell.c.name == bindparam("bell"), _bell.c.last < bindparam("slot"))
+    .values(last=bindparam("slot"))
+)
 
 
 def hang(tx: Connection, at: datetime) -> None:
@@ -63,8 +68,7 @@ def last(tx: Connection) -> dict[Bell, datetime]:
 
 def ring(tx: Connection, bell: Bell, slot: datetime) -> None:
     """The slot is used or let go; a later one stays."""
-    earlier = (_bell.c.name == bell) & (_bell.c.last < slot)
-    tx.execute(_bell.update().where(earlier).values(last=slot))
+    tx.execute(_RING, {"bell": bell, "slot": slot})
 
 
 def turn_back(tx: Connection, bell: Bell, at: datetime) -> None:

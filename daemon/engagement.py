@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Integer, Text, func, select, text
+from sqlalchemy import Connection, Integer, Text, bindparam, func, select, text
 from sqlmodel import Field, SQLModel
 
 from daemon import alerts, journal, revenue, whereabouts
@@ -94,6 +94,24 @@ class Snapshot(SQLModel, table=True):
 
 
 _metric, _publication = (SQLModel.metadata.tables[name] for name in ("metric", "publication"))
+_LIVE = select(
+    _publication.c.run,
+    _publication.c.platform,
+    _publication.c.title,
+    _publication.c.url,
+    _publication.c.remote_id,
+    func.coalesce(
+        _publication.c.published_at,
+        _publication.c.intended_at,
+        type_=_publication.c.intended_at.type,
+    ),
+    _publication.c.counted_at,
+).where(
+    _publication.c.state == PublicationState.PUBLISHED,
+    _publication.c.platform.in_(bindparam("platforms", expanding=True)),
+    _publication.c.remote_id.is_not(None),
+    _publication.c.withdrawal.is_(None),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,14 +502,7 @@ def _age(post: Live) -> tuple[datetime, str, str]:
 
 def _due(tx: Connection, platforms: Sequence[str], now: datetime) -> list[Live]:
     """The publications that are to be counted now, the oldest first."""
-    c = _publication.c
-    published_at = func.coalesce(c.published_at, c.intended_at, type_=c.intended_at.type)
-    rows = tx.execute(
-        select(c.run, c.platform, c.title, c.url, c.remote_id, published_at, c.counted_at)
-        .where(c.state == PublicationState.PUBLISHED, c.platform.in_(platforms))
-        .where(c.remote_id.is_not(None), c.withdrawal.is_(None))
-    )
-    live = [Live(*row) for row in rows]
+    live = [Live(*row) for row in tx.execute(_LIVE, {"platforms": list(platforms)})]
     due = [post for post in live if is_due(post.published_at, post.counted_at, now)]
     return sorted(due, key=_age)
 

@@ -13,7 +13,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Index, Integer, Row, Text, and_, cast, func, or_, select
+from sqlalchemy import (
+    Connection,
+    Index,
+    Integer,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    or_,
+    select,
+)
 from sqlmodel import Field, SQLModel
 
 from daemon.inference import attempts
@@ -180,7 +192,12 @@ class Publication(SQLModel, table=True):
     """
 
     __tablename__ = "publication"
-    __table_args__ = (Index("publication_by_state", "state"), {"sqlite_strict": True})
+    __table_args__ = (
+        Index("publication_by_state", "state"),
+        # A look at the newest must not read what all the others say.
+        Index("publication_by_time", "published_at"),
+        {"sqlite_strict": True},
+    )
 
     run: str = Field(primary_key=True, sa_type=Text, foreign_key="run.id")
     platform: str = Field(primary_key=True, sa_type=Text)
@@ -215,6 +232,7 @@ _ended = and_(
     _run.c.state.in_([RunState.FINISHED, RunState.FAILED]),
     _run.c.outcome.is_distinct_from(RunOutcome.ABSTAINED),
 )
+_STEP = select(_step).where(_step.c.run == bindparam("run"), _step.c.name == bindparam("name"))
 _wanted_back = _publication.c.withdrawal.is_not(None)
 _LAST_PUBLISHED = select(func.max(_publication.c.published_at))
 _OPEN_PUBLICATIONS = (
@@ -319,7 +337,7 @@ def _change_step(tx: Connection, run: str, name: str, **values: Any) -> None:
 
 def step(tx: Connection, run: str, name: str) -> Row[Any] | None:
     """One step's row."""
-    return tx.execute(select(_step).where(_step.c.run == run, _step.c.name == name)).one_or_none()
+    return tx.execute(_STEP, {"run": run, "name": name}).one_or_none()
 
 
 def steps(tx: Connection, run: str) -> Sequence[Row[Any]]:

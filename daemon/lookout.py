@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, select
 from sqlmodel import SQLModel
 
 from daemon import control, journal
 from daemon.alerts import Kind
+from daemon.inference import attempts
 from daemon.inference.prices import UnknownPrice
 from daemon.journal import PublicationState
 from daemon.settings import Schedule, Settings
@@ -24,19 +25,12 @@ RUN_TAKES = timedelta(hours=2)
 DISK_BYTES_MIN = 200 * 1024 * 1024
 PAYMENT_REQUIRED = 402
 
-_publication, _attempt = (SQLModel.metadata.tables[name] for name in ("publication", "attempt"))
-
-_newest = (
-    select(_attempt.c.provider, func.max(_attempt.c.at).label("at"))
-    .where(_attempt.c.http_status.is_not(None))
-    .group_by(_attempt.c.provider)
-    .subquery()
-)
-_OUT_OF_FUNDS = (
-    select(_attempt.c.provider)
-    .join(_newest, (_newest.c.provider == _attempt.c.provider) & (_newest.c.at == _attempt.c.at))
-    .where(_attempt.c.http_status == PAYMENT_REQUIRED)
-    .distinct()
+_publication = SQLModel.metadata.tables["publication"]
+_UNCONFIRMED = select(
+    _publication.c.run, _publication.c.platform, _publication.c.title, _publication.c.error
+).where(
+    _publication.c.state == PublicationState.UNCONFIRMED,
+    _publication.c.intended_at <= bindparam("until"),
 )
 
 
@@ -64,30 +58,25 @@ def conditions(
         found[Kind.DISK, ""] = (
             f"{disk_free // 2**20} MB are left on the disk of the database; free some space"
         )
-    found |= _unconfirmed(tx, at) | _out_of_funds(tx) | _without_price(settings, at)
+    found |= _unconfirmed(tx, at) | _out_of_funds(tx, settings) | _without_price(settings, at)
     return found | _silent(tx, settings, at, since)
 
 
 def _unconfirmed(tx: Connection, at: datetime) -> dict[tuple[Kind, str], str]:
-    c = _publication.c
-    rows = tx.execute(
-        select(c.run, c.platform, c.title, c.error).where(
-            c.state == PublicationState.UNCONFIRMED, c.intended_at <= at - UNCONFIRMED_AFTER
-        )
-    )
     return {
         (Kind.UNCONFIRMED, f"{row.run}:{row.platform}"): (
             f"“{row.title}” may be at {row.platform} without our knowing: {row.error}"
         )
-        for row in rows
+        for row in tx.execute(_UNCONFIRMED, {"until": at - UNCONFIRMED_AFTER})
     }
 
 
-def _out_of_funds(tx: Connection) -> dict[tuple[Kind, str], str]:
+def _out_of_funds(tx: Connection, settings: Settings) -> dict[tuple[Kind, str], str]:
     """Providers whose newest answer was that there is no money."""
     return {
         (Kind.FUNDS, name): f"the provider {name} wants money: top up, then `ledger deposit` it"
-        for name in tx.execute(_OUT_OF_FUNDS).scalars()
+        for name in settings.endpoints
+        if attempts.newest_status(tx, name) == PAYMENT_REQUIRED
     }
 
 

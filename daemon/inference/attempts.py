@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Index, Integer, Row, Text, func, select, text
+from sqlalchemy import Connection, Index, Integer, Row, Text, bindparam, func, select, text
 from sqlmodel import Field, SQLModel
 
 from daemon.inference import breaker
@@ -38,6 +38,13 @@ class Attempt(SQLModel, table=True):
             "outcome",
             sqlite_where=text("cost_micro IS NULL"),
             postgresql_where=text("cost_micro IS NULL"),
+        ),
+        Index(
+            "attempt_answered",
+            "provider",
+            "at",
+            sqlite_where=text("http_status IS NOT NULL"),
+            postgresql_where=text("http_status IS NOT NULL"),
         ),
         {"sqlite_strict": True},
     )
@@ -74,7 +81,14 @@ _attempt = SQLModel.metadata.tables["attempt"]
 # A run's ids end in a number: the tenth comes after the ninth.
 _OLDEST_FIRST = (_attempt.c.at, func.length(_attempt.c.id), _attempt.c.id)
 _NEWEST_FIRST = tuple(key.desc() for key in _OLDEST_FIRST)
-_IN_FLIGHT = select(_attempt).where(_attempt.c.outcome.is_(None))
+# What has no outcome has no cost; said so that the index of the unresolved is used.
+_IN_FLIGHT = select(_attempt).where(_attempt.c.outcome.is_(None), _attempt.c.cost_micro.is_(None))
+_NEWEST_STATUS = (
+    select(_attempt.c.http_status)
+    .where(_attempt.c.provider == bindparam("provider"), _attempt.c.http_status.is_not(None))
+    .order_by(_attempt.c.at.desc())
+    .limit(1)
+)
 
 
 def next_id(tx: Connection, run: str) -> str:
@@ -115,6 +129,11 @@ def answered(tx: Connection, run: str, step: str) -> Sequence[Row[Any]]:
 def in_flight(tx: Connection) -> Sequence[Row[Any]]:
     """Attempts whose outcome was never recorded: a crash came between hold and settlement."""
     return tx.execute(_IN_FLIGHT).all()
+
+
+def newest_status(tx: Connection, provider: str) -> int | None:
+    """What a provider's newest answer began with; None before its first."""
+    return tx.execute(_NEWEST_STATUS, {"provider": provider}).scalar_one_or_none()
 
 
 def unknown_open(tx: Connection) -> Sequence[Row[Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Index, Row, Select, Text, exists, func, select
+from sqlalchemy import Connection, Index, Row, Select, Text, bindparam, exists, func, select
 from sqlmodel import Field, SQLModel
 
 from daemon.sources.parse import Item
@@ -82,10 +82,12 @@ UNUSED_MAX = 2_000
 
 _feed, _entry, _page = (SQLModel.metadata.tables[name] for name in ("feed", "entry", "page"))
 
+_FEED = select(_feed).where(_feed.c.location == bindparam("location"))
+
 
 def feed(tx: Connection, location: str) -> Row[Any] | None:
     """What is known of a feed."""
-    return tx.execute(select(_feed).where(_feed.c.location == location)).one_or_none()
+    return tx.execute(_FEED, {"location": location}).one_or_none()
 
 
 def note_feed(tx: Connection, location: str, *, at: datetime, **values: Any) -> None:

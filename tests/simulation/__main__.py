@@ -10,15 +10,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.simulation.history import Tally, Told, lived
+from tests.simulation.history import Tally, Told, lived, lived_by
 from tests.simulation.minimise import smallest
-from tests.simulation.plan import Plan, drawn
+from tests.simulation.plan import drawn
 
 DAYS_OF_YEAR = 365
 
@@ -34,8 +35,7 @@ def main() -> int:
         tolds = iter([lived(plan, keep_log=args.log is not None)])
     else:
         first, _, last = args.seeds.partition("-")
-        plans = [drawn(seed, args.days) for seed in range(int(first), int(last or first) + 1)]
-        tolds = _side_by_side(plans, args.jobs)
+        tolds = _side_by_side(range(int(first), int(last or first) + 1), args.days, args.jobs)
     whole, failed = Tally(), 0
     for told in tolds:
         whole = _sum(whole, told.tally)
@@ -71,10 +71,12 @@ def _asked() -> argparse.Namespace:
     return asked.parse_args()
 
 
-def _side_by_side(plans: list[Plan], jobs: int) -> Iterator[Told]:
+def _side_by_side(seeds: Iterable[int], days: int, jobs: int) -> Iterator[Told]:
     # A history limits the size of files for its whole process, so each has one of its own.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
-        yield from pool.map(lived, plans)
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload([lived.__module__])
+    with ProcessPoolExecutor(jobs, processes, max_tasks_per_child=1) as pool:
+        yield from pool.map(lived_by, seeds, repeat(days))
 
 
 def _sum(one: Tally, other: Tally) -> Tally:

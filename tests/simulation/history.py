@@ -17,7 +17,7 @@ import resource
 import sqlite3
 import tempfile
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlmodel import SQLModel
 
 from daemon import alerts, control, drafts, journal, settings
@@ -41,10 +41,11 @@ from ledger import audit, export, store
 from ledger.database import Database
 from ledger.errors import StorageError
 from ledger.money import MicroCredits
+from ledger.rules import Action
 from tests.doubles.wire import InProcess
 from tests.platforms import Mortal
 from tests.simulation.judge import AWAKE_WITHIN, Books, Lists, Moments, Verdict, judge
-from tests.simulation.plan import CLOCK_WRONG_MAX_S, DAY_S, Fault, Plan, reloaded
+from tests.simulation.plan import CLOCK_WRONG_MAX_S, DAY_S, Fault, Plan, drawn, reloaded
 from tests.simulation.world import (
     BLOG_ADDRESS,
     BLUESKY_SECRET,
@@ -93,7 +94,20 @@ def lived(plan: Plan, *, keep_log: bool = False, afterwards_s: int = AFTERWARDS_
         return history.run()
 
 
-_decision = SQLModel.metadata.tables["decision"]
+def lived_by(seed: int, days: int) -> Told:
+    """The same, of the plan that is drawn from a seed."""
+    return lived(drawn(seed, days))
+
+
+_decision, _transfer = (SQLModel.metadata.tables[name] for name in ("decision", "transfer"))
+_ENTRIES = select(func.count()).where(_transfer.c.action != Action.VOID)
+
+# From the newest revision to the one before, which nobody but a history does.
+VERSION_BEFORE = (
+    "DROP INDEX publication_by_time",
+    "DROP INDEX attempt_answered",
+    "UPDATE alembic_version SET version_num = '0004'",
+)
 
 
 class Mortality(Kill):
@@ -176,7 +190,10 @@ class History:
         self._undo: dict[str, tuple[int, Callable[[], None]]] = {}
         self._thief: sqlite3.Connection | None = None
         self._deposits = 0
+        self._older = False
         self._over = False
+        # Each from an entry of the books on: the limits for what is booked from there.
+        self._chosen: list[tuple[int, Mapping[str, str]]] = []
         # Lives and faults that may keep a slot from being used in its time; and slots in calm.
         self._disturbances = 0
         self._expected: list[datetime] = []
@@ -245,6 +262,8 @@ class History:
             self._mortality.revive()
             self._died.clear()
             self._release()
+            if self._older:
+                self._put_back()
             self.tally.lives += 1
             self._disturbances += 1
             self.world.log.note(f"life {self.tally.lives}")
@@ -310,6 +329,8 @@ class History:
     async def _stretch(self, database: MortalDatabase) -> Ended:
         """The service with the settings of its day."""
         current = settings.load(self._env, at=self.world.wall())
+        with database.read() as tx:
+            self._chosen.append((tx.execute(_ENTRIES).scalar_one(), dict(self._env)))
         async with opened_parts(current, database, Silent(), self._outside()) as parts:
             self._service = Service(parts, Notifier.from_env({}), poll_s=POLL_S)
             try:
@@ -477,12 +498,18 @@ class History:
             self._down_s = fault.for_s
             self._service.stop()
 
+    def _on_upgrade(self, fault: Fault, until: int) -> None:
+        """Until now it was the version before; ours finds that one's database."""
+        self._older = True
+        self._on_stop(fault, until)
+
     def _on_outage(self, fault: Fault, until: int) -> None:
         self._down_s = fault.for_s
         self._die()
 
     def _on_reload(self, fault: Fault, until: int) -> None:
-        self._env |= reloaded(self.plan.seed, fault.number)
+        places = self._env["PENSTOCK_PUBLISHERS"]
+        self._env |= reloaded(self.plan.seed, fault.number, places)
         self._settings = settings.load(self._env, at=self.world.wall())
         if self._service is not None:
             self._service.reload()
@@ -586,6 +613,19 @@ class History:
     def _file(self) -> Path:
         return self._folder / "penstock.db"
 
+    def _put_back(self) -> None:
+        """What the version before leaves behind: the same rows, and its own schema."""
+        try:
+            with closing(sqlite3.connect(self._file, timeout=0)) as database, database:
+                for statement in VERSION_BEFORE:
+                    database.execute(statement)
+        except sqlite3.OperationalError:
+            self.world.log.note("the version before could not write either")
+        else:
+            self._older = False
+            self.world.log.note("an older database")
+            self.tally.struck += 1
+
     # The operator
 
     def _operate(self, act: Callable[[Any], object]) -> None:
@@ -660,7 +700,7 @@ class History:
             removed=frozenset(world.removed),
             expected=self._expected,
         )
-        return judge(lists, moments, books, self._env, (SECRET, DEVTO_SECRET, BLUESKY_SECRET))
+        return judge(lists, moments, books, self._chosen, (SECRET, DEVTO_SECRET, BLUESKY_SECRET))
 
 
 def _environment(plan: Plan, folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -78,7 +78,7 @@ def judge(
     lists: Lists,
     moments: Moments,
     books: Books,
-    settings: Mapping[str, str],
+    settings: Sequence[tuple[int, Mapping[str, str]]],
     secrets: Sequence[str],
 ) -> Verdict:
     """
@@ -86,6 +86,7 @@ def judge(
 
     Args:
         books: at the end, after a week of calm.
+        settings: which were in force, and from how many entries on.
         secrets: what nobody must ever see.
     """
     return Verdict(
@@ -185,7 +186,7 @@ def _money(lists: Lists, books: Books) -> Iterator[str]:
 class _Replay:
     """The entries read again in the order they were booked, looking at each new hold."""
 
-    settings: Mapping[str, str]
+    settings: Mapping[str, str] = field(default_factory=dict)
     treasury: int = 0
     of_run: Counter[str] = field(default_factory=Counter)
     spent: list[tuple[datetime, int]] = field(default_factory=list)
@@ -226,9 +227,11 @@ class _Replay:
             yield f"{hold['id']} makes {total}, more than PENSTOCK_{name} of {limit}"
 
 
-def _limits(books: Books, settings: Mapping[str, str]) -> Iterator[str]:
-    replay = _Replay(settings)
-    for entry in books.entries:
+def _limits(books: Books, settings: Sequence[tuple[int, Mapping[str, str]]]) -> Iterator[str]:
+    replay, coming = _Replay(), deque(settings)
+    for number, entry in enumerate(books.entries):
+        while coming and coming[0][0] <= number:
+            replay.settings = coming.popleft()[1]
         if entry["state"] == "voided":
             # No entry says when, so that it may have counted for a moment or for hours.
             continue

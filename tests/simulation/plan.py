@@ -110,7 +110,8 @@ _KINDS: Mapping[str, float] = {
     "stop": 3,
     # Days without a machine, and what is taken down: more of it, and there is nothing to try.
     "outage": 0.2,
-    "reload": 3,
+    "reload": 2,
+    "upgrade": 1,
     "clock": 3,
     "suspend": 2,
     "disk_full": 4,
@@ -138,19 +139,32 @@ def drawn(seed: int, days: int) -> Plan:
 
 
 def _settings(chance: random.Random) -> dict[str, str]:
-    ladder = chance.choice((CHEAP, CHEAP, TWO, TWO, FREE))
     places = chance.choice(
         ("outbox,devto,bluesky", "outbox,devto,bluesky", "devto,bluesky", "outbox,devto", "outbox",
          "outbox,bluesky")
     )  # fmt: skip
+    return {"PENSTOCK_PUBLISHERS": places, **_changeable(chance, places)}
+
+
+def reloaded(seed: int, number: int, places: str) -> dict[str, str]:
+    """
+    What the operator changed before a reload: when things happen, or anything else, too.
+
+    Args:
+        places: where it publishes, which stays; what is under way there would be left open.
+    """
+    chance = random.Random(f"reload {seed} {number}")
+    return chance.choice((_schedule(chance), _changeable(chance, places)))
+
+
+def _changeable(chance: random.Random, places: str) -> dict[str, str]:
     # A digest goes to the outbox alone.
-    if ladder == FREE and "outbox" not in places:
-        places = f"outbox,{places}"
+    free = FREE if "outbox" in places else CHEAP
+    ladder = chance.choice((CHEAP, CHEAP, TWO, TWO, free))
     return {
         "PENSTOCK_MODELS_RESEARCH": ladder,
         "PENSTOCK_MODELS_WRITE": ladder,
         "PENSTOCK_MODELS_EDIT": ladder,
-        "PENSTOCK_PUBLISHERS": places,
         "PENSTOCK_SITE_URL": chance.choice(("", "https://notes.example")),
         "PENSTOCK_APPROVAL": chance.choice(("auto", "auto", "auto", "first:2", "manual")),
         "PENSTOCK_TIMEZONE": chance.choice(
@@ -166,21 +180,17 @@ def _settings(chance: random.Random) -> dict[str, str]:
     }
 
 
-def reloaded(seed: int, number: int) -> dict[str, str]:
-    """What the operator changed before a reload."""
-    return _schedule(random.Random(f"reload {seed} {number}"))
-
-
 def _schedule(chance: random.Random) -> dict[str, str]:
+    # From a daily paper that is looked after by the hour to a weekly one that is left alone.
     return {
         "PENSTOCK_PUBLISH_CRON": chance.choice(
-            ("0 9 * * *", "0 9 * * mon,wed,fri", "0 9 * * mon,wed,fri", "30 2 * * tue,sun",
-             "0 6,18 * * sat")
+            ("0 9 * * *", "0 9 * * mon,wed,fri", "30 2 * * tue,sun", "0 6,18 * * sat",
+             "0 9 * * mon")
         ),
         "PENSTOCK_COLLECT_CRON": chance.choice(
-            ("15 * * * *", "20 */3 * * *", "20 */6 * * *", "20 */6 * * *")
+            ("15 * * * *", "20 */6 * * *", "20 */6 * * *", "20 */12 * * *", "20 5 * * *")
         ),
-        "PENSTOCK_FEED_CRON": chance.choice(("7 */4 * * *", "7 */8 * * *")),
+        "PENSTOCK_FEED_CRON": chance.choice(("7 */4 * * *", "7 */12 * * *", "7 3 * * *")),
     }  # fmt: skip
 
 
@@ -199,6 +209,7 @@ def _fault(chance: random.Random, number: int, at_s: int) -> Fault:
         "crash_at_effect": (down_s, own.randint(1, 60), own.choice(("before", "after"))),
         "crash_at_step": (down_s, own.randint(1, 400), ""),
         "stop": (own.choice((1, 60, 3_600)), 0, ""),
+        "upgrade": (own.choice((1, 60, 3_600)), 0, ""),
         "outage": (own.randint(1, 4 * DAY_S), 0, ""),
         "reload": (0, own.getrandbits(32), ""),
         "clock": (span_s, own.choice((-1, 1)) * own.choice(CLOCKS_WRONG_S), ""),

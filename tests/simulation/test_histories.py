@@ -7,8 +7,10 @@ Whole histories: the same seed is the same history, faults on purpose are found,
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from daemon import journal, reconcile
+from daemon import journal, migrations, reconcile
 from ledger import store
+from ledger.database import Database
 from ledger.money import MicroCredits
 from publishers.outbox import Outbox
 from publishers.port import Intent
@@ -50,6 +53,30 @@ def test_the_same_seed_is_the_same_history_byte_for_byte(tmp_path: Path) -> None
     assert {"llm", "devto", "bluesky", "blog", "fault", "life"} <= {
         line.split()[1] for line in lines
     }
+
+
+def test_what_a_history_puts_back_is_the_database_of_the_version_before(tmp_path: Path) -> None:
+    dump = Path(__file__).parents[1] / "databases" / f"{migrations._KNOWN[-2]}.sql"
+    with closing(Database(f"sqlite:///{tmp_path / 'ours.db'}")) as ours:
+        migrations.upgrade(ours)
+    schemas = []
+    for name, statements in (
+        ("ours", ";".join(history.VERSION_BEFORE)),
+        ("theirs", dump.read_text(encoding="utf-8")),
+    ):
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as database:
+            database.executescript(statements)
+            schemas.append(
+                {
+                    (kind, name): " ".join(sql.split())
+                    for kind, name, sql in database.execute(
+                        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+                    )
+                }
+            )
+            (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+            assert revision == migrations._KNOWN[-2]
+    assert schemas[0] == schemas[1]
 
 
 def test_another_seed_is_another_history() -> None:

@@ -90,7 +90,7 @@ MOMENTS = Moments(calm=BOOKS, posts=BOOKS, holds=BOOKS)
 
 
 def told(lists: Lists = LISTS, books: Books = AFTERWARDS, moments: Moments = MOMENTS) -> list[str]:
-    return judge(lists, moments, books, SETTINGS, [KEY]).violations
+    return judge(lists, moments, books, [(0, SETTINGS)], [KEY]).violations
 
 
 def test_a_sound_history_is_told_nothing() -> None:
@@ -99,6 +99,18 @@ def test_a_sound_history_is_told_nothing() -> None:
 
 def test_what_a_person_took_down_is_not_lost() -> None:
     assert told(replace(LISTS, articles=[], removed=frozenset({"devto 17"}))) == []
+
+
+def test_a_limit_holds_from_the_entry_on_at_which_it_was_set() -> None:
+    def said(*since: int) -> list[str]:
+        settings = [SETTINGS, {**SETTINGS, "PENSTOCK_RUN_BUDGET": "0.000001"}, SETTINGS]
+        return judge(
+            LISTS, MOMENTS, AFTERWARDS, list(zip(since, settings, strict=False)), [KEY]
+        ).violations
+
+    assert said(0, 2, 3) == [], "one that no hold was made under"
+    (told,) = said(0, 3)
+    assert told.startswith("hold:r1.2 makes 30000, more than PENSTOCK_RUN_BUDGET")
 
 
 def with_entries(*entries: Mapping[str, Any]) -> Books:

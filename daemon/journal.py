@@ -233,6 +233,9 @@ _ended = and_(
     _run.c.outcome.is_distinct_from(RunOutcome.ABSTAINED),
 )
 _STEP = select(_step).where(_step.c.run == bindparam("run"), _step.c.name == bindparam("name"))
+_CHANGE_STEP = _step.update().where(
+    _step.c.run == bindparam("of"), _step.c.name == bindparam("called")
+)
 _wanted_back = _publication.c.withdrawal.is_not(None)
 _LAST_PUBLISHED = select(func.max(_publication.c.published_at))
 _OPEN_PUBLICATIONS = (
@@ -332,7 +335,7 @@ def fail_step(tx: Connection, run: str, name: str, error: str, at: datetime) -> 
 
 
 def _change_step(tx: Connection, run: str, name: str, **values: Any) -> None:
-    tx.execute(_step.update().where(_step.c.run == run, _step.c.name == name).values(**values))
+    tx.execute(_CHANGE_STEP, {"of": run, "called": name, **values})
 
 
 def step(tx: Connection, run: str, name: str) -> Row[Any] | None:
@@ -387,13 +390,15 @@ def sources(tx: Connection, run: str) -> Sequence[Row[Any]]:
 def add_claims(tx: Connection, run: str, step: str, checked: Sequence[Verdict]) -> None:
     """Pin claims to the run's board, the ones that failed included."""
     count = tx.execute(select(func.count()).where(_claim.c.run == run)).scalar_one()
-    for seq, verdict in enumerate(checked, start=count + 1):
-        tx.execute(
-            _claim.insert().values(
-                run=run, seq=seq, step=step, verified=int(verdict.verified),
-                remark=verdict.remark, **asdict(verdict.claim),
-            )
-        )  # fmt: skip
+    rows = [
+        {
+            "run": run, "seq": seq, "step": step, "verified": int(verdict.verified),
+            "remark": verdict.remark, **asdict(verdict.claim),
+        }
+        for seq, verdict in enumerate(checked, start=count + 1)
+    ]  # fmt: skip
+    if rows:
+        tx.execute(_claim.insert(), rows)
 
 
 def drop_claims(tx: Connection, run: str, statements: Sequence[str], remark: str) -> None:

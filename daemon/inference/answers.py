@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -56,6 +57,7 @@ def parse(text: str | None, schema: type[T], *, cut: bool = False, whole: bool =
         raise InvalidAnswer("; ".join(found)) from None
 
 
+@cache
 def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema of an answer as strict mode wants it: every field, and no other."""
     document = schema.model_json_schema()

@@ -83,6 +83,7 @@ _OLDEST_FIRST = (_attempt.c.at, func.length(_attempt.c.id), _attempt.c.id)
 _NEWEST_FIRST = tuple(key.desc() for key in _OLDEST_FIRST)
 # What has no outcome has no cost; said so that the index of the unresolved is used.
 _IN_FLIGHT = select(_attempt).where(_attempt.c.outcome.is_(None), _attempt.c.cost_micro.is_(None))
+_COMPLETE = _attempt.update().where(_attempt.c.id == bindparam("of"))
 _NEWEST_STATUS = (
     select(_attempt.c.http_status)
     .where(_attempt.c.provider == bindparam("provider"), _attempt.c.http_status.is_not(None))
@@ -99,12 +100,12 @@ def next_id(tx: Connection, run: str) -> str:
 
 def begin(tx: Connection, **values: Any) -> None:
     """Record a request that is about to be sent."""
-    tx.execute(_attempt.insert().values(**values))
+    tx.execute(_attempt.insert(), values)
 
 
 def complete(tx: Connection, id: str, **values: Any) -> None:
     """Record what came of it."""
-    tx.execute(_attempt.update().where(_attempt.c.id == id).values(**values))
+    tx.execute(_COMPLETE, {"of": id, **values})
 
 
 def find(tx: Connection, id: str) -> Row[Any] | None:

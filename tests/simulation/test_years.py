@@ -6,8 +6,8 @@ import os
 
 from tests.simulation.test_histories import LONG, simulate
 
-# Two years; with PENSTOCK_LONG=1 ten.
-SEEDS = os.environ.get("PENSTOCK_SIMULATE", "1-10")
+# Five years; with PENSTOCK_LONG=1 twenty-five.
+SEEDS = os.environ.get("PENSTOCK_SIMULATE", "1-25")
 DAYS = "365" if LONG else "73"
 
 

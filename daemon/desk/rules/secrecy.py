@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
@@ -14,6 +14,7 @@ from daemon.desk.rules.grounds import ordered_runs
 from daemon.sources.text import words
 
 SECRET_MIN = 8
+_NEITHER = re.compile(r"[\W_]+")
 PROMPT_RUN_WORDS = 8
 # Reworded here and there, instructions still share many short runs with the original.
 PROMPT_SHORT_RUN_WORDS = 5
@@ -50,7 +51,7 @@ def no_secret(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     if looks_secret(everything):
         # The finding is stored and sent to a model: it does not repeat what it found.
         yield Finding("secrets", "it has something shaped like a key or password; remove it")
-    elif any(_has(everything, secret) for secret in context.secrets):
+    elif _has_any(everything, context.secrets):
         yield Finding("secrets", "it has one of this machine's own secrets; remove it")
 
 
@@ -77,17 +78,12 @@ def _everything(manuscript: Manuscript) -> str:
     return "\n".join((*head, manuscript.markdown, read(manuscript.markdown).shown))
 
 
-def _has(text: str, secret: str) -> bool:
-    if len(secret) < SECRET_MIN:
-        return False
-    forms = _forms(secret)
-    return (
-        any(
-            form in squeezed
-            for squeezed in (_letters(text), _letters(unquote_plus(text)))
-            for form in forms
-        )
-        or secret in text
+def _has_any(text: str, secrets: Iterable[str]) -> bool:
+    squeezed = (_letters(text), _letters(unquote_plus(text)))
+    return any(
+        secret in text or any(form in each for each in squeezed for form in _forms(secret))
+        for secret in secrets
+        if len(secret) >= SECRET_MIN
     )
 
 
@@ -106,7 +102,7 @@ def _forms(secret: str) -> frozenset[str]:
 
 def _letters(text: str) -> str:
     """Letters and digits alone: what splits a secret up is neither."""
-    return "".join(c for c in text.casefold() if c.isalnum())
+    return _NEITHER.sub("", text.casefold())
 
 
 @lru_cache(maxsize=8)

@@ -94,23 +94,32 @@ class Database:
                 with connection.begin():
                     _begin(connection, immediate=immediate)
                     yield connection
-        except StorageBusy:
-            raise
-        except StorageError:
-            # SQLite opens what it may not write for reading; that must not outlast the cause.
-            if connection is not None:
-                connection.close()
-            self.close()
+        except StorageError as error:
+            # SQLite opens what it may not write for reading; that must not outlast the cause. Else
+            # it is kept: on a full disk a new connection could not even read.
+            if isinstance(error, StorageReadOnly):
+                self.close()
+                if connection is not None:
+                    connection.close()
             raise
         finally:
             if connection is not None and not connection.closed:
-                self._idle.append(connection)
+                self._give_back(connection)
 
     def _connected(self) -> Connection:
         try:
             return self._idle.pop()
         except IndexError:
             return self._engine.connect()
+
+    def _give_back(self, connection: Connection) -> None:
+        driver: Any = connection.connection.dbapi_connection
+        if driver is None or driver.in_transaction:
+            # Not even rolling back worked, and closing would try it again.
+            connection.invalidate()
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     def close(self) -> None:
         """Close every connection that nobody uses."""

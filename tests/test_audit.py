@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError
 
 from ledger import audit, store
 from ledger.audit import PROBLEMS_MAX
@@ -544,7 +545,7 @@ def test_a_second_writer_that_waits_gets_its_turn(path: Path) -> None:
 
 @contextmanager
 def no_more_pages(book: Database) -> Iterator[None]:
-    """A disk without room, as far as SQLite can tell; the pool keeps the one connection."""
+    """A disk without room, as far as SQLite can tell; the book keeps its one connection."""
     with book.write() as tx:
         pages = tx.exec_driver_sql("PRAGMA page_count").scalar_one()
         tx.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
@@ -608,6 +609,30 @@ def test_a_full_disk_fills_while_booking_and_keeps_what_was_committed(path: Path
             assert checked(book).problems == []
         book_a_deposit(book, f"n{booked}", memo="x" * 500)
         assert checked(book).transfers == 8 + booked + 1
+    finally:
+        book.close()
+
+
+def test_a_connection_that_cannot_be_rolled_back_is_used_no_more(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    book = open_book(path)
+    before = balance(book)
+
+    def no_way_back(action: int, what: str | None, *_: object) -> int:
+        ends = action == sqlite3.SQLITE_TRANSACTION and what == "ROLLBACK"
+        return sqlite3.SQLITE_DENY if ends else sqlite3.SQLITE_OK
+
+    try:
+        with pytest.raises(DatabaseError, match="not authorized"), book.write() as tx:
+            store.deposit(tx, amount=cr("1"), ref="lost", at=after(8))
+            driver: Any = tx.connection.dbapi_connection
+            driver.set_authorizer(no_way_back)
+            raise ZeroDivisionError
+        assert caplog.messages == []
+        assert balance(book) == before
+        book_a_deposit(book, "later")
+        assert checked(book).problems == []
     finally:
         book.close()
 

@@ -22,6 +22,11 @@ from tests.simulation.minimise import smallest
 from tests.simulation.plan import drawn
 
 DAYS_OF_YEAR = 365
+# By the daemon, which would take each history a second and a half.
+IMPORTED_WHEN_NEEDED = (
+    "PIL.ImageFont", "alembic.command", "atproto_client.client.async_raw", "atproto_core.did_doc",
+    "feedparser", "markdown_it", "trafilatura",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -74,7 +79,7 @@ def _asked() -> argparse.Namespace:
 def _side_by_side(seeds: Iterable[int], days: int, jobs: int) -> Iterator[Told]:
     # A history limits the size of files for its whole process, so each has one of its own.
     processes = get_context("forkserver")
-    processes.set_forkserver_preload([lived.__module__])
+    processes.set_forkserver_preload([lived.__module__, *IMPORTED_WHEN_NEEDED])
     with ProcessPoolExecutor(jobs, processes, max_tasks_per_child=1) as pool:
         yield from pool.map(lived_by, seeds, repeat(days))
 

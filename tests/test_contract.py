@@ -1,4 +1,4 @@
-"""The JSON of every command is as CONTRACT.md says: after digests, a paid run, and nothing."""
+"""The JSON of every command has what programs read: after digests, a paid run, and nothing."""
 
 from __future__ import annotations
 

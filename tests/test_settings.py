@@ -49,7 +49,7 @@ def problem(name: str, value: str, base: Mapping[str, str] = FREE) -> str:
     return found[name]
 
 
-# Defaults, as CONTRACT.md has them
+# Defaults: what operators were promised
 
 DEFAULTS = {
     "PENSTOCK_STATE_DIR": "",

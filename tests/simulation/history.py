@@ -616,9 +616,9 @@ class History:
     def _put_back(self) -> None:
         """What the version before leaves behind: the same rows, and its own schema."""
         try:
-            with closing(sqlite3.connect(self._file, timeout=0)) as database, database:
-                for statement in VERSION_BEFORE:
-                    database.execute(statement)
+            with closing(sqlite3.connect(self._file, isolation_level=None, timeout=0)) as database:
+                # All of it or nothing.
+                database.executescript(";".join(("BEGIN", *VERSION_BEFORE, "COMMIT")))
         except sqlite3.OperationalError:
             self.world.log.note("the version before could not write either")
         else:

@@ -28,6 +28,7 @@ from tests.simulation import history
 from tests.simulation.history import lived
 from tests.simulation.minimise import minimised
 from tests.simulation.plan import DAY_S, Fault, Plan, drawn
+from tests.test_migrations import migrated, schema_sql, structure
 
 LONG = bool(os.environ.get("PENSTOCK_LONG"))
 
@@ -56,26 +57,21 @@ def test_the_same_seed_is_the_same_history_byte_for_byte(tmp_path: Path) -> None
 
 
 def test_what_a_history_puts_back_is_the_database_of_the_version_before(tmp_path: Path) -> None:
-    dump = Path(__file__).parents[1] / "databases" / f"{migrations._KNOWN[-2]}.sql"
-    with closing(Database(f"sqlite:///{tmp_path / 'ours.db'}")) as ours:
-        migrations.upgrade(ours)
+    before = migrations._KNOWN[-2]
+    dump = Path(__file__).parents[1] / "databases" / f"{before}.sql"
+    ours, theirs = tmp_path / "ours.db", tmp_path / "theirs.db"
+    with migrated(ours):
+        pass
     schemas = []
-    for name, statements in (
-        ("ours", ";".join(history.VERSION_BEFORE)),
-        ("theirs", dump.read_text(encoding="utf-8")),
+    for path, statements in (
+        (ours, ";".join(history.VERSION_BEFORE)),
+        (theirs, dump.read_text(encoding="utf-8")),
     ):
-        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as database:
-            database.executescript(statements)
-            schemas.append(
-                {
-                    (kind, name): " ".join(sql.split())
-                    for kind, name, sql in database.execute(
-                        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
-                    )
-                }
-            )
-            (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
-            assert revision == migrations._KNOWN[-2]
+        with closing(sqlite3.connect(path)) as file:
+            file.executescript(statements)
+        with closing(Database(f"sqlite:///{path}")) as database, database.read() as tx:
+            assert migrations.version(tx) == before
+            schemas.append((schema_sql(tx), structure(tx)))
     assert schemas[0] == schemas[1]
 
 

@@ -164,11 +164,13 @@ class Service:
             await asyncio.gather(watch, return_exceptions=True)
 
     async def _turn(self) -> None:
-        job = await self._next()
-        if job is None:
-            await self._rest()
+        due = await self._next()
+        if isinstance(due, _Job):
+            await self._do(due)
         else:
-            await self._do(job)
+            # What nobody tells us of is looked for anyway.
+            until_s = (due - self._clock.now()).total_seconds()
+            await self._pause(min(until_s, self._poll_s))
         if self._ended is None:
             await self._look_out()
 
@@ -209,8 +211,8 @@ class Service:
 
     # What is due
 
-    async def _next(self) -> _Job | None:
-        """The most urgent piece of work, if there is one."""
+    async def _next(self) -> _Job | datetime:
+        """The most urgent piece of work, or when there will be some."""
         now = self._clock.now()
         if not self._pursued:
             return _Job(Bell.PURSUE, self._pursue, (Bell.PURSUE, now))
@@ -242,7 +244,12 @@ class Service:
         ):
             if now - last[bell] >= every:
                 return _Job(bell, work, (bell, now))
-        return None
+        schedules = (schedule.publish, schedule.collect, schedule.feed)
+        following = [last[Bell.PURSUE] + HOURLY, last[Bell.DAILY] + DAILY]
+        following += [slot for each in schedules if (slot := each.next_slot(now)) is not None]
+        if waiting is not None and shut is None and self._tried is not None:
+            following.append(self._tried[1] + HOURLY)
+        return min(following)
 
     async def _mind_the_clock(self, last: Mapping[Bell, datetime], now: datetime) -> None:
         """A clock that was ahead has rung for slots to come: without this they would be silent."""
@@ -410,19 +417,8 @@ class Service:
         state = doing if shut is None else f"paused: {shut}"
         return f"{state}; {balance.available} credits available; next slot {when}"
 
-    async def _rest(self) -> None:
-        """Until the next slot, a nudge, or the time to look again anyway."""
-        now = self._clock.now()
-        schedule = self._settings.schedule
-        following = [
-            slot
-            for bell_schedule in (schedule.publish, schedule.collect, schedule.feed)
-            if (slot := bell_schedule.next_slot(now)) is not None
-        ]
-        until = min(((slot - now).total_seconds() for slot in following), default=self._poll_s)
-        await self._pause(min(until, self._poll_s))
-
     async def _pause(self, seconds: float) -> None:
+        """So long, or until a nudge."""
         self._wake.clear()
         if self._ended is not None:
             return

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from daemon import control, journal
+from daemon import bells, control, journal
 from daemon.app import Parts, opened_database, opened_parts
+from daemon.bells import Bell
 from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.notify import Notifier
 from daemon.service import Ended, Service
 from ledger import store
 from ledger.errors import BooksWrong
+from ledger.money import MicroCredits
 from tests.platforms import Platforms
 from tests.stage import Kill, Killed, MortalDatabase, Silent
 from tests.virtual import START
@@ -55,16 +57,21 @@ class Daemon(Platforms):
                 service = self._service(parts, poll_s)
 
                 async def ending() -> None:
-                    if meanwhile is not None:
-                        await meanwhile(service)
-                    await asyncio.sleep(seconds)
-                    service.stop()
+                    try:
+                        if meanwhile is not None:
+                            await meanwhile(service)
+                        await asyncio.sleep(seconds)
+                    finally:
+                        service.stop()
 
                 end = asyncio.create_task(ending())
                 try:
-                    return await service.serve()
+                    ended = await service.serve()
                 finally:
                     end.cancel()
+                if end.done():
+                    end.result()
+                return ended
 
         return self._life(life, kill)
 
@@ -321,11 +328,27 @@ def test_reload_ends_the_stretch_and_not_the_work(tmp_path: Path) -> None:
 
 
 def test_readers_are_counted_on_the_schedule(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path, PENSTOCK_PUBLISHERS="outbox,devto", PENSTOCK_APPROVAL="auto")
-    daemon.live(2 * 3600)
+    daemon = Daemon(tmp_path, PENSTOCK_PUBLISHERS="outbox,devto", **PAID)
+    daemon.deposit("5")
+
+    async def read(service: Service) -> None:
+        await asyncio.sleep(1.5 * 3600)
+        (article,) = daemon.devto.public
+        daemon.devto.read_by_people(article.id, page_views_count=100)
+
+    daemon.live(6 * 3600, read)
     with daemon.reading() as tx:
-        before = store.balance(tx).posted
-    assert str(before) == "0.000000"
+        (run,) = daemon.runs()
+        assert store.earned_by_run(tx) == {run.id: MicroCredits.parse("0.02")}
+
+
+def test_hourly_and_daily_work_wait_for_no_look(tmp_path: Path) -> None:
+    rare = dict.fromkeys(("PENSTOCK_COLLECT_CRON", "PENSTOCK_FEED_CRON"), "0 0 1 1 *")
+    daemon = Daemon(tmp_path, PENSTOCK_PUBLISH_CRON="0 0 1 1 *", **rare)
+    daemon.live(DAY_S + 60, poll_s=10 * DAY_S)
+    with daemon.reading() as tx:
+        last = bells.last(tx)
+    assert last[Bell.PURSUE] == last[Bell.DAILY] == START + timedelta(days=1)
 
 
 def test_slots_of_a_day_with_a_clock_change_are_used_once(tmp_path: Path) -> None:

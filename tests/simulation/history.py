@@ -64,9 +64,8 @@ UNUSABLE_S = 900
 # The daemon looks every 15 s; looking less often changes nothing but the time this takes.
 POLL_S = 3_600.0
 HOUR_S = 3_600
-# An unknown post is looked up hourly, and the last look may have just been; that it is time again
-# is seen within 15 s, and here within the hour.
-POSTS_SETTLE_S = HOUR_S + int(POLL_S) + 600
+# An unknown post is looked up hourly, and the last look may have just been.
+POSTS_SETTLE_S = HOUR_S + 600
 # After which the daemon must have used its next slot.
 AFTERWARDS_S = 8 * DAY_S
 

@@ -409,15 +409,9 @@ class Parts:
 
     @cached_property
     def _webhook(self) -> alerts.Webhook | None:
-        url = self.settings.alert_url.reveal()
-        if not url:
-            return None
-        webhook = alerts.Webhook(
-            url,
-            timeout_s=self.settings.fetch.timeout_s,
-            transport=self._world.alerts,
-        )
-        self._stack.push_async_callback(webhook.close)
+        webhook = alert_webhook(self.settings, self._world)
+        if webhook is not None:
+            self._stack.push_async_callback(webhook.close)
         return webhook
 
 
@@ -434,6 +428,15 @@ async def opened_parts(
             await parts.tell()
             raise
         await parts.tell()
+
+
+def alert_webhook(settings: Settings, world: World) -> alerts.Webhook | None:
+    """What is told to whoever is not beside the machine; None where the operator named none."""
+    url = settings.alert_url.reveal()
+    if not url:
+        return None
+    timeout_s = settings.fetch.timeout_s
+    return alerts.Webhook(url, timeout_s=timeout_s, transport=world.alerts)
 
 
 def search_engine(settings: Settings, world: World) -> Search | None:

@@ -23,6 +23,7 @@ from daemon.alerts import Kind
 from daemon.bells import Bell
 from daemon.cycle import Report
 from daemon.notify import Notifier
+from daemon.starts import Starts, Unusable
 from ledger import audit, store
 from ledger.database import sqlite_path
 from ledger.errors import BooksWrong, StorageCorrupt, StorageError
@@ -39,8 +40,6 @@ LOOKOUT_EVERY = timedelta(minutes=15)
 AHEAD_MAX = timedelta(minutes=5)
 # SIGTERM: the work in hand may end by itself, then it is cut off; systemd waits for longer.
 GRACE_S, CUT_OFF_S = 7.0, 2.0
-# A database that cannot be used for so long is told to whoever is not beside the machine.
-UNUSABLE_AFTER = timedelta(minutes=10)
 # No piece of work takes this long unless it hangs; the watchdog is let down then.
 STUCK_AFTER = timedelta(hours=2)
 
@@ -69,22 +68,13 @@ class _Job:
     bell: tuple[Bell, datetime] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Unusable:
-    """Since when the database cannot be used, what it last said, and whether a person was told."""
-
-    since: datetime
-    kind: type[StorageError]
-    said: str
-    told: bool
-
-
 class Service:
     """
     The daemon.
 
     Args:
         parts: whoever does the work, with the settings of the day.
+        starts: what became of the starts before this one.
         trace: told of each run that was gone on with.
         poll_s: how often it looks at what is due when nothing tells it to.
     """
@@ -94,6 +84,7 @@ class Service:
         parts: Parts,
         notifier: Notifier,
         *,
+        starts: Starts | None = None,
         trace: Callable[[str], Awaitable[None]] | None = None,
         poll_s: float = POLL_S,
     ) -> None:
@@ -104,6 +95,7 @@ class Service:
         self._gate = parts.gate
         self._progress = parts.progress
         self._notifier = notifier
+        self._starts = starts or Starts()
         self._trace = trace
         self._poll_s = poll_s
         self._ended: Ended | None = None
@@ -147,7 +139,7 @@ class Service:
         self._notifier.ready(self._status())
         watch = asyncio.create_task(self._keep_watch(self._notifier.watchdog_interval_s))
         try:
-            unusable: _Unusable | None = None
+            unusable = self._starts.failed()
             while self._ended is None:
                 try:
                     if unusable is not None:
@@ -176,23 +168,23 @@ class Service:
 
     # A database that is locked for long, or has no room, or may not be written for a while
 
-    async def _wait_out(self, error: StorageError, before: _Unusable | None) -> _Unusable:
+    async def _wait_out(self, error: StorageError, before: Unusable | None) -> Unusable:
         """Say it when it begins and when it lasts, and let the next try be a while from now."""
         now, said = self._clock.now(), str(error)
-        trouble = before or _Unusable(since=now, kind=StorageError, said="", told=False)
+        trouble, kind = before or Unusable(now), type(error).__name__
         # SQLite says the same trouble in several ways, and again at each look.
-        if not trouble.said or trouble.kind is not type(error):
+        if trouble.kind != kind:
             self._progress.note("service", f"the database cannot be used for now: {said}")
         told = trouble.told
-        if not told and now - trouble.since >= UNUSABLE_AFTER:
+        if trouble.is_to_be_told(now):
             # An alert is a row, and no row can be written.
             told = await self._parts.tell_directly(
                 Kind.FAULT, f"the database cannot be used: {said}", cleared=False
             )
         await self._pause(self._poll_s)
-        return _Unusable(trouble.since, type(error), said, told)
+        return Unusable(trouble.since, kind, said, told)
 
-    async def _usable_again(self, before: _Unusable) -> None:
+    async def _usable_again(self, before: Unusable) -> None:
         """See whether it can be written, by writing that it could not be."""
         now = self._clock.now()
         async with self._books.write() as tx:
@@ -201,6 +193,7 @@ class Service:
                 sentence=f"the database could not be used since {before.since:%Y-%m-%d %H:%M} UTC",
                 inputs={"said": before.said}, at=now,
             )  # fmt: skip
+        self._starts.over()
         # What waited for it need not wait for its hour.
         self._tried = None
         self._progress.note("service", "the database can be used again")

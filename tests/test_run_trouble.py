@@ -34,6 +34,8 @@ from typing import Any
 
 import pytest
 
+from daemon.lock import process_lock
+from ledger.types import from_text, to_text
 from tests.cli_helpers import (
     KEY,
     PENSTOCK,
@@ -77,7 +79,7 @@ ROUNDS_MAX = 10
 APPROVED_SEEDS, SLOT_SEEDS, COMMANDS = 4, 8, 6
 # Fewer would mean that most of the program was not there to be killed.
 FLOORS = {"publishing": 25, "a run": 15, "the command": 6}
-FAILED, SETTINGS, BOOKS_WRONG = 1, 2, 6
+FAILED, SETTINGS, BOOKS_WRONG, LOCKED = 1, 2, 6, 7
 
 
 class Daemon:
@@ -311,12 +313,83 @@ def test_a_disk_that_is_full_is_named_with_the_remedy(tmp_path: Path, left_kb: i
     assert "free some space" in result.err
 
 
+# Whom a start that fails is told to
+
+
+@dataclass
+class Told:
+    """A webhook that keeps what it was told."""
+
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    status: int = 204
+
+    async def handle(self, request: Request) -> Answer:
+        self.alerts.append(request.json)
+        return Answer(self.status)
+
+
+def passed(runtime: Path, minutes: float) -> None:
+    """Make it so long ago that starts began to fail."""
+    (file,) = runtime.iterdir()
+    kept = json.loads(file.read_text())
+    kept["since"] = to_text(from_text(kept["since"]) - timedelta(minutes=minutes))
+    file.write_text(json.dumps(kept))
+
+
+def test_starts_that_fail_for_long_are_told_once_and_so_is_their_end(tmp_path: Path) -> None:
+    (runtime := tmp_path / "run").mkdir()
+    told = Told()
+    with serve(told) as webhook:
+        desk = digest_desk(tmp_path / "home", PENSTOCK_ALERT_URL=webhook.url).initialised()
+        kept = {"RUNTIME_DIRECTORY": str(runtime)}
+        with process_lock(desk.database):
+            for minutes in (0, 8, 1):
+                assert refused(desk, **kept).code == LOCKED
+                assert told.alerts == []
+                passed(runtime, minutes)
+            passed(runtime, 1)
+            # Who did not hear it is told again.
+            told.status = 500
+            assert "PENSTOCK_ALERT_URL answered 500" in refused(desk, **kept).err
+            told.status = 204
+            assert refused(desk, **kept).code == refused(desk, **kept).code == LOCKED
+            assert len(told.alerts) == 2
+        with started(desk, **kept) as daemon:
+            daemon.await_(daemon.is_ready, "ready")
+            daemon.await_(lambda: len(told.alerts) == 3, "told that it is over")
+            daemon.await_(lambda: not list(runtime.iterdir()), "forgot it")
+            assert daemon.stop() == 0
+        with started(desk, **kept) as daemon:
+            daemon.await_(daemon.is_ready, "ready")
+            assert daemon.stop() == 0
+    assert [(alert["kind"], alert["cleared"]) for alert in told.alerts] == [
+        ("fault", False), ("fault", False), ("fault", True)
+    ]  # fmt: skip
+    assert "another penstock" in told.alerts[1]["message"]
+    (said,) = rows(desk.database, "SELECT inputs FROM decision WHERE kind = 'storage'")
+    assert "another penstock" in said[0]
+
+
+@pytest.mark.parametrize("unit", [True, False], ids=["as a unit", "by hand"])
+def test_what_systemd_does_not_try_again_is_told_at_once(tmp_path: Path, unit: bool) -> None:
+    (runtime := tmp_path / "run").mkdir()
+    told = Told()
+    with serve(told) as webhook:
+        desk = digest_desk(tmp_path / "home", PENSTOCK_ALERT_URL=webhook.url).initialised()
+        damage(desk.database)
+        result = refused(desk, **{"RUNTIME_DIRECTORY": str(runtime)} if unit else {})
+    assert result.code == BOOKS_WRONG
+    heard = [(alert["kind"], alert["cleared"]) for alert in told.alerts]
+    assert heard == ([("books", False)] if unit else [])
+    assert all("restore the last checked backup" in alert["message"] for alert in told.alerts)
+
+
 # Nobody to be reached
 
 
 def rung_long_ago(desk: Desk, *bells: str) -> None:
     """Make it so long since these bells rang that a slot of each is due."""
-    ago = text(datetime.now(UTC) - timedelta(hours=2))
+    ago = to_text(datetime.now(UTC) - timedelta(hours=2))
     desk.sql(
         *(f"INSERT OR REPLACE INTO bell VALUES ('{bell}', '{ago}', 1, '{ago}')" for bell in bells)
     )
@@ -395,17 +468,6 @@ def test_a_model_that_cannot_be_reached_costs_nothing_and_ends_nothing(tmp_path:
 # A disk that fills up while it runs
 
 
-@dataclass
-class Told:
-    """A webhook that keeps what it was told."""
-
-    alerts: list[dict[str, Any]] = field(default_factory=list)
-
-    async def handle(self, request: Request) -> Answer:
-        self.alerts.append(request.json)
-        return Answer(204)
-
-
 # None; enough for a small commit; enough for a run to begin.
 @pytest.mark.parametrize("left_kb", [0, 60])
 def test_a_disk_that_fills_up_is_waited_out(tmp_path: Path, library: Path, left_kb: int) -> None:
@@ -451,7 +513,9 @@ def test_a_disk_that_fills_up_is_waited_out(tmp_path: Path, library: Path, left_
     assert after.read("ledger", "check")["ok"]
     (run,) = after.read("runs", "list")
     assert (run["slot"], run["outcome"]) == (moment(slot), "published")
-    assert rows(after.database, "SELECT last FROM bell WHERE name = 'publish'") == [(text(slot),)]
+    assert rows(after.database, "SELECT last FROM bell WHERE name = 'publish'") == [
+        (to_text(slot),)
+    ]
 
 
 def fill(path: Path, left_kb: int) -> None:
@@ -469,11 +533,6 @@ def rows(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
 def moment(at: datetime) -> str:
     """As JSON has it."""
     return at.isoformat().replace("+00:00", "Z")
-
-
-def text(at: datetime) -> str:
-    """As the database has it."""
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 # Killed, and started again
@@ -538,7 +597,7 @@ class Served(Case):
 
     def is_done(self) -> bool:
         """Whether an article is out, its slot is used, and nothing waits."""
-        out, waiting = rows(self.desk.database, DONE, text(self.slot))[0]
+        out, waiting = rows(self.desk.database, DONE, to_text(self.slot))[0]
         return bool(out) and not waiting
 
     def is_settled(self) -> bool:
@@ -553,7 +612,7 @@ class Served(Case):
         assert (state, more) == (["finished", "published"], [])
         self.judge_published()
         ((last,),) = rows(self.desk.database, "SELECT last FROM bell WHERE name = 'publish'")
-        assert last == text(self.slot)
+        assert last == to_text(self.slot)
         ((booked,),) = rows(
             self.desk.database,
             "SELECT COALESCE(sum(debits_posted_micro - credits_posted_micro), 0) FROM account"

@@ -187,9 +187,9 @@ def test_nothing_of_one_publication_is_another_s(units: Path) -> None:
         of_several for line, of_several in zip(one, several, strict=True) if line != of_several
     ]
     keys = [line for line in one if line.startswith("LoadCredential=")]
-    assert len(changed) == len(keys) + 4
+    assert len(changed) == len(keys) + 5
     assert all("%i" in line for line in changed)
-    own = re.compile(r"penstock\.env|^StateDirectory=penstock$|:penstock\.(?!%i\.)")
+    own = re.compile(r"penstock\.env|^(State|Runtime)Directory=penstock$|:penstock\.(?!%i\.)")
     assert not any(own.search(line) for line in several)
 
 
@@ -442,6 +442,31 @@ def test_wrong_books_are_left_to_a_person(
     one.box.read("sh", "-c", f"{damage} 2>&1")
     assert one.box.run("ctl", "start", one.unit).returncode != 0
     assert_left_alone(one, exit_code="6")
+
+
+def test_what_passes_is_outlasted_however_many_starts_it_takes(
+    busy: Publication, publish: Callable[[str], Publication]
+) -> None:
+    box = busy.box
+    own = (box.folder / "units/penstock@.service.d/test.conf").read_text()
+    box.drop_in("penstock@locked.service", f"{own}RestartSec=100ms\n")
+    one = publish("locked")
+    one.start()
+    one.box.ctl("stop", one.unit)
+    # As a `penstock once` of a quarter of an hour.
+    (box.folder / "units/holder.service").write_text(
+        "[Unit]\nDefaultDependencies=no\n[Service]\n"
+        f"ExecStart=flock {one.state}/penstock.db.lock sleep 600\n"
+    )
+    box.ctl("daemon-reload")
+    box.ctl("start", "holder.service")
+    assert box.run("ctl", "start", one.unit).returncode != 0
+    one.wait_for("twelve starts", lambda: int(one.show("NRestarts")) > 12, 60)
+    kept = f"/run/penstock-{one.name}/failed-start.json"
+    assert '"LockHeld"' in box.read("cat", kept)
+    box.ctl("stop", "holder.service")
+    one.wait_for("a start", lambda: one.show("ActiveState") == "active", 30)
+    one.wait_for("the end", lambda: box.run("exec", "ls", kept).returncode != 0, 10)
 
 
 def assert_left_alone(one: Publication, exit_code: str) -> None:

@@ -23,6 +23,7 @@ _PROGRAM = "/opt/penstock/bin/penstock"
 _OF_SEVERAL = (
     ("/etc/penstock/penstock.env", "/etc/penstock/%i.env"),
     ("StateDirectory=penstock\n", "StateDirectory=penstock-%i\n"),
+    ("RuntimeDirectory=penstock\n", "RuntimeDirectory=penstock-%i\n"),
     (":penstock.", ":penstock.%i."),
     ("content daemon\n", "content daemon: %i\n"),
 )

@@ -9,19 +9,24 @@ import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from daemon import logs
 from daemon import settings as settings_module
-from daemon.app import Parts, World, opened_for_work, opened_parts
+from daemon.alerts import Kind
+from daemon.app import Parts, World, alert_webhook, opened_for_work, opened_parts
 from daemon.cli.context import Context, UsageError, say
-from daemon.cli.exits import Exit
+from daemon.cli.exits import Exit, of_error
 from daemon.cli.once import trace
+from daemon.clock import SystemClock
 from daemon.notify import Notifier
 from daemon.plugins import PluginError
 from daemon.progress import Progress
 from daemon.service import Ended, Service
 from daemon.settings import Settings, SettingsError
+from daemon.starts import Starts, Unusable
 from ledger.database import Database
+from ledger.errors import BooksWrong
 
 
 def run(args: Namespace) -> int:
@@ -29,14 +34,52 @@ def run(args: Namespace) -> int:
     context = Context(args)
     settings_module.umask_private()
     settings = context.settings()
-    notifier = Notifier.from_env(os.environ)
-    with opened_for_work(context.location) as database:
-        asyncio.run(_serve(context, settings, database, notifier))
+    notifier, starts = Notifier.from_env(os.environ), Starts.from_env(os.environ)
+    opened = False
+    try:
+        with opened_for_work(context.location) as database:
+            opened = True
+            asyncio.run(_serve(context, settings, database, notifier, starts))
+    except Exception as error:
+        # Of books that become wrong while it serves, the service tells.
+        if starts.kept and not (opened and isinstance(error, BooksWrong)):
+            _account_for(error, settings, starts)
+        raise
     return Exit.DONE
 
 
+def _account_for(error: Exception, settings: Settings, starts: Starts) -> None:
+    """See that who is not beside the machine learns why there is no daemon."""
+    now, said, code = SystemClock().now(), str(error) or type(error).__name__, of_error(error)
+    trouble = starts.failed() or Unusable(now)
+    told = trouble.told
+    # What systemd does not try again is told at once, what may heal when it lasts.
+    if trouble.is_to_be_told(now) or code in (Exit.SETTINGS, Exit.BOOKS_WRONG):
+        kind = Kind.BOOKS if code is Exit.BOOKS_WRONG else Kind.FAULT
+        told = asyncio.run(_told(settings, kind, f"penstock cannot work: {said}", now)) or told
+    starts.keep(Unusable(trouble.since, type(error).__name__, said, told))
+
+
+async def _told(settings: Settings, kind: Kind, message: str, now: datetime) -> bool:
+    """Whether the operator's webhook took it."""
+    webhook = alert_webhook(settings, World())
+    if webhook is None:
+        return False
+    try:
+        trouble = await webhook.send(kind, message, now, cleared=False)
+    finally:
+        await webhook.close()
+    if trouble:
+        say(f"penstock: {trouble}")
+    return trouble is None
+
+
 async def _serve(
-    context: Context, settings: Settings, database: Database, notifier: Notifier
+    context: Context,
+    settings: Settings,
+    database: Database,
+    notifier: Notifier,
+    starts: Starts,
 ) -> None:
     """One stretch after another, each with the settings of its day."""
     loop = asyncio.get_running_loop()
@@ -67,7 +110,7 @@ async def _serve(
                 # Sending waits for a socket, so it has a thread.
                 await asyncio.to_thread(trace, context, settings, run)
 
-            service = Service(parts, notifier, trace=traced)
+            service = Service(parts, notifier, starts=starts, trace=traced)
             with wanted.of(service):
                 if await service.serve() is Ended.STOPPED:
                     return

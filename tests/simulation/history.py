@@ -58,7 +58,8 @@ from tests.simulation.world import (
 from tests.stage import Kill, MortalDatabase, Silent
 from tests.virtual import VirtualLoop
 
-# systemd's RestartSec.
+# systemd's RestartSec; while nobody could start, trying less often changes nothing but the time
+# this takes.
 RESTART_S = 30
 UNUSABLE_S = 900
 # The daemon looks every 15 s; looking less often changes nothing but the time this takes.
@@ -306,7 +307,6 @@ class History:
         if error is None:
             return str(life.result())
         if isinstance(error, (StorageError, OSError)) and self._unusable:
-            # systemd tries ten times, then a person does, who has seen why.
             self._down_s = UNUSABLE_S
             return f"could not start: {type(error).__name__}"
         told = "".join(traceback.format_exception(error))

@@ -234,6 +234,12 @@ def test_repeating_a_published_intent_only_reads() -> None:
 def test_an_address_is_only_taken_from_an_article_that_is_public() -> None:
     with world() as there:
         there.site.misbehave("ignored", method="PUT")
+        # It says that it is out, and has the address of a draft.
+        there.site.misbehave(
+            "status", method="PUT", code=200,
+            body={"id": 1_000_001, "published_timestamp": "2026-11-23T08:00:00Z",
+                  "url": "https://dev.to/penstock/on-sluices-temp-slug-1"},
+        )  # fmt: skip
         receipt = there.publish()
         once(there, receipt)
 
@@ -396,6 +402,9 @@ def test_it_is_looked_for_after_30_and_120_seconds_before_it_is_made_again(
         there.until_published()
         once(there)
         assert len(there.site.sent("POST")) == creates
+        # Looked for no later than it could be seen: a moment after, 30 s or 120 s later.
+        if creates == 1:
+            assert there.time.loop.time() < (30 if delay_s < 30 else 120) + 10
         # The second create is refused: the title was used within five minutes, so it landed.
         assert there.site.drafts == []
 

@@ -40,7 +40,6 @@ from daemon.doctor import (
     books,
     examination,
     machine,
-    platforms,
     storage,
 )
 from daemon.doctor.asking import Times, Watched, getter
@@ -485,6 +484,7 @@ def test_an_env_file_that_may_not_be_read_is_not_passed_over(
 def test_a_state_that_cannot_be_placed_is_said_once_and_the_rest_looked_at(tmp_path: Path) -> None:
     found = look(tmp_path, WELL | {"PENSTOCK_DATABASE_URL": "mysql://elsewhere/x"})
     assert found.code == 2
+    assert [f.message.partition(":")[0] for f in found.failed] == ["PENSTOCK_DATABASE_URL"]
     assert found.states("books") == found.states("room") == {State.SKIPPED}
 
 
@@ -531,6 +531,29 @@ def test_who_does_not_answer_holds_up_nobody(tmp_path: Path) -> None:
     for check in ("feed", "devto", "provider"):
         assert "within 1 s" in found.one(check).message
     assert found.one("stripe").state is State.OK
+
+
+def test_those_who_are_asked_are_asked_side_by_side(tmp_path: Path) -> None:
+    """None of the three answers before all of them have been asked."""
+    around, all_asked = Surroundings(), asyncio.Event()
+    doubles = {"provider": around.model, "devto": around.forem, "stripe": around.account}
+    waiting = set(doubles)
+
+    @dataclass
+    class Together:
+        name: str
+
+        async def handle(self, request: Request) -> Answer:
+            waiting.discard(self.name)
+            if not waiting:
+                all_asked.set()
+            await all_asked.wait()
+            answer: Answer = await doubles[self.name].handle(request)
+            return answer
+
+    around.model, around.forem, around.account = map(Together, doubles)
+    found = look(tmp_path, EVERYTHING, around, limit_s=30.0)
+    assert {found.one(check).state for check in doubles} == {State.OK}
 
 
 def test_a_check_that_waits_and_breaks_is_a_finding() -> None:
@@ -1111,10 +1134,12 @@ def only(publisher: str, **more: str) -> dict[str, str]:
     return {**EVERYTHING, "PENSTOCK_PUBLISHERS": publisher, **more}
 
 
-def test_dev_to_is_asked_as_the_publisher_asks() -> None:
-    assert platforms.DEVTO_HEADERS == {
-        "accept": our_devto.API_V1, "user-agent": our_devto.USER_AGENT,
-    }  # fmt: skip
+def test_dev_to_is_asked_as_the_publisher_asks(tmp_path: Path) -> None:
+    around = Surroundings()
+    look(tmp_path, only("devto"), around)
+    (request,) = (r for r in around.requests if r.path == "/api/users/me")
+    asked_by = request.headers["accept"], request.headers["user-agent"]
+    assert asked_by == (our_devto.API_V1, our_devto.USER_AGENT)
 
 
 @pytest.mark.parametrize(
@@ -1245,6 +1270,8 @@ def test_a_session_file_that_is_none_counts_as_none(tmp_path: Path, stored: byte
 def test_stripe_is_asked_for_nothing_and_its_words_are_told(tmp_path: Path) -> None:
     around = Surroundings()
     assert look(tmp_path, EVERYTHING, around).one("stripe").state is State.OK
+    (request,) = (r for r in around.requests if r.path == stripe.PATH)
+    assert request.query["created[gte]"] == str(int(NOW.timestamp()))
     around.account.may_read = False
     finding = look(tmp_path, EVERYTHING, around).one("stripe")
     assert finding.state is State.FAIL

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from daemon.desk.evidence import (
@@ -441,6 +441,8 @@ def test_a_quote_that_tells_a_model_what_to_do_is_refused(order: str) -> None:
         verdict = verify(Claim("It does.", quote, "S1"), {"S1": f"It begins. {order}"})
         assert verdict.remark == "the quote tells a model what to do"
         assert not verdict.verified
+    said = verify(Claim(order, "one two three", "S1"), {"S1": "one two three"})
+    assert said.remark == "the quote tells a model what to do"
 
 
 @pytest.mark.parametrize(
@@ -618,9 +620,19 @@ def test_a_quote_with_one_digit_changed_never_stands(stored: str, data: st.DataO
     assert not verdict.verified
 
 
-@given(st.lists(sentence(), min_size=1, max_size=4), st.text(max_size=80))
-def test_what_is_verified_stands_in_the_stored_text(text: list[str], quote: str) -> None:
+@given(
+    st.lists(sentence(), min_size=1, max_size=6),
+    st.integers(0, 20),
+    st.integers(3, 99),
+    st.sampled_from(["", " and so on", " … it moved", " 7"]),
+)
+@example(["So the pump moved water through a gate." for _ in range(12)], 0, 80, " and so on")
+def test_what_is_verified_stands_in_the_stored_text(
+    text: list[str], start: int, count: int, tail: str
+) -> None:
     stored = "\n".join(text)
+    # Words of the text, so that some are verified, and at times others behind them.
+    quote = " ".join(stored.split()[start : start + count]) + tail
     verdict = verify(Claim("It does.", quote, "S1"), {"S1": stored})
     if verdict.verified:
         assert contains(stored, verdict.claim.quote)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon import estimate
-from daemon.governor import Books, History, Policy, pace
+from daemon.governor import PAID_TIERS, Books, History, Policy, pace
 from daemon.inference.ladder import Ladder, Role, Rung, Tier, parse_ladder
 from daemon.inference.prices import PriceBook, parse_prices
 from tests.ledger_helpers import cr
@@ -140,3 +140,15 @@ def test_what_a_tier_buys_is_in_the_table() -> None:
     for tier in Tier:
         questions = str(estimate.QUESTIONS.get(tier, ""))
         assert bought[tier][2] == questions
+    dear = {"llm/a": 4, "llm/b": 3, "llm/c": 2, "llm/d": 1}
+    prices = PriceBook(parse_prices(";".join(f"{r}={n},{n},{n}" for r, n in dear.items())), {})
+    on = {
+        rungs: estimate.planned(dict.fromkeys(Role, parse_ladder(rungs)), prices, NOW)
+        for rungs in (*dear, " > ".join(dear))
+    }
+    called = {"the first": "llm/a", "the second": "llm/b", "the last paid one": "llm/d"}
+    (review,) = (stage for stage in estimate.STAGES if stage.role is Role.EDIT)
+    for tier in PAID_TIERS:
+        _, rung, _, editors = bought[tier]
+        assert on[" > ".join(dear)][tier] == on[called[rung]][tier]
+        assert review.calls_at(tier) == int(editors[0]) * review.calls_at(Tier.STANDARD)

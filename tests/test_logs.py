@@ -56,8 +56,9 @@ class Log:
     """What was written, read back."""
 
     def __init__(self, level: str = "info", *secrets: str, terminal: bool = False) -> None:
-        # pytest's own would raise where ours must not.
-        logging.getLogger().handlers[:] = []
+        # pytest's own would raise where ours must not; of ours, `begin` has to be rid by itself.
+        root = logging.getLogger()
+        root.handlers[:] = [one for one in root.handlers if isinstance(one, logs.Lines)]
         self.stream = io.StringIO()
         self.progress = logs.begin(level, secrets, self.stream, terminal, env={})
 

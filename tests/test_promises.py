@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,31 @@ def drafts(one: Stage, change: Callable[[Draft], None]) -> None:
 
 
 class TestSpendWhatItDoesNotHaveOrWithoutAnEntryInTheBooks:
-    @pytest.mark.parametrize("amount", ["0.000001", "0.001", "0.02", "0.05", "0.1"])
-    def test_no_deposit_is_ever_overspent(self, stage: MakeStage, amount: str) -> None:
-        one = stage()
+    @pytest.mark.parametrize(("amount", "runs_out"), [("0.000001", False), ("0.057", True)])
+    def test_no_deposit_is_ever_overspent(
+        self, stage: MakeStage, amount: str, runs_out: bool
+    ) -> None:
+        # No reserve, so that nothing but the balance is in the way.
+        one = stage(PENSTOCK_RESERVE="0", PENSTOCK_RUNWAY_DAYS="1")
         one.deposit(amount)
-        for _ in range(3):
-            one.once()
+        reasons = []
+        for day in range(3):
+            one.time.pass_by(timedelta(days=1))
+            one.blog.pages = {
+                path.replace(".html", f"-{day}.html"): str(body)
+                .replace(".html", f"-{day}.html")
+                .replace("explained", f"revisited {day}")
+                for path, body in blog_pages().items()
+            }
+            reasons.append(one.once().reason)
+            # Dearer than the first run, by which the next ones are judged to be affordable.
+            one.model.reviews = [author.review("") | {"verdict": "revise"}] * 3
             with one.reading() as tx:
                 assert store.balance(tx).available.micro >= 0
                 assert audit.check(tx).ok
-        deposited = round(float(amount) * 1_000_000)
-        assert one.model.billed_micro <= deposited
+        assert one.model.billed_micro <= round(float(amount) * 1_000_000)
+        # Else nothing was asked for that there was no money for.
+        assert any("the balance less the reserve" in reason for reason in reasons) is runs_out
 
     @pytest.mark.parametrize(
         "kind", ["reset_after", "cut_after", "stall", "no_usage", "drop_after"]
@@ -86,11 +101,12 @@ class TestSpendWhatItDoesNotHaveOrWithoutAnEntryInTheBooks:
 
 class TestPublishTheSameThingTwiceOrLoseTrackOfSomethingThatWentLive:
     def test_the_same_pages_make_no_second_article(self, stage: MakeStage) -> None:
-        one = stage()
+        # Else the second run would end at the clamp of the day, before it looks at a page.
+        one = stage(PENSTOCK_MAX_POSTS_PER_DAY="9")
         one.deposit("5")
-        outcomes = [one.once().outcome for _ in range(3)]
-        assert outcomes[0] is RunOutcome.PUBLISHED
-        assert RunOutcome.PUBLISHED not in outcomes[1:]
+        reports = [one.once() for _ in range(3)]
+        assert reports[0].outcome is RunOutcome.PUBLISHED
+        assert all("no entry is new" in report.reason for report in reports[1:])
         assert len(one.articles()) == 1
 
 
@@ -110,10 +126,10 @@ FABRICATED: dict[str, Callable[[Draft], None]] = {
         markdown=d["markdown"] + "\n\n```\ntimeout = 98765\n```\n"
     ),
     "a quotation": lambda d: d.update(
-        markdown=d["markdown"] + "\n\n“The 98765 of us have never seen anything like it” [S1].\n"
+        markdown=d["markdown"] + "\n\n“Many of us have never seen anything like it” [S1].\n"
     ),
     "a block quote": lambda d: d.update(
-        markdown=d["markdown"] + "\n\n> All 98765 of us have never seen anything like it [S1]\n"
+        markdown=d["markdown"] + "\n\n> All of us have never seen anything like it [S1]\n"
     ),
     "a source": lambda d: d.update(markdown=d["markdown"] + "\n\nSo 98765 say [S99].\n"),
     "a link": lambda d: d.update(
@@ -164,14 +180,22 @@ class TestPrintAClaimAQuoteOrALinkThatItsOwnEvidenceDoesNotBearOut:
             source = author.sources(asked.text)[0]
             said = next(s for s in re.split(r"(?<=[.])\s+", source.text) if "Nobody" in s)
             turned = said.replace("Nobody should", "Everybody should")
-            return {
-                "claims": [{"statement": turned, "quote": turned, "source": source.id}],
-                "gaps": [],
-            }
+            honest: dict[str, Any] = author.notes(asked.text)
+            # Beside honest ones, or there would be too few for an article in any case.
+            claims = [
+                {"statement": turned, "quote": quote, "source": source.id}
+                for quote in (turned, said)
+            ]
+            return honest | {"claims": [*claims, *honest["claims"]]}
 
         one.model.answers["notes"] = notes
         report = one.once()
-        assert report.outcome is RunOutcome.ABSTAINED
+        assert report.outcome is RunOutcome.PUBLISHED, report.reason
+        with one.reading() as tx:
+            claims = journal.claims(tx, str(report.run))
+        turned = [c for c in claims if "Everybody should" in f"{c.statement} {c.quote}"]
+        assert turned
+        assert not [claim for claim in turned if claim.verified]
         assert "Everybody should" not in published_text(one)
 
     def test_every_quote_and_link_that_went_out_stands_in_what_was_fetched(
@@ -200,14 +224,14 @@ ORDER = (
 )
 OBEDIENT = {
     "a link": "Read [this](https://evil.example/98765).",
-    "a bare link": "Read www.evil.example/98765 now.",
+    "a bare link": "Read www.evil.example now.",
     "a mention": "Thanks to @evil98765 for it.",
     "a mention in disguise": "Thanks to &#64;evil98765 for it.",
     "an image": "![x](https://evil.example/98765.png)",
     "a script": "<script src=//evil.example/98765.js></script>",
-    "an embed": "{% embed https://evil.example/98765 %}",
-    "an embed in disguise": "&#123;% embed https://evil.example/98765 %}",
-    "front matter": "---\npublished: true\ncanonical_url: https://evil.example/98765\n---\n",
+    "an embed": "{% embed evil %}",
+    "an embed in disguise": "&#123;% embed evil %}",
+    "front matter": "---\npublished: true\n---\n",
 }
 
 

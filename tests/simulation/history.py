@@ -192,6 +192,7 @@ class History:
         self._thief: sqlite3.Connection | None = None
         self._deposits = 0
         self._older = False
+        self._told_to_end = False
         self._over = False
         # Each from an entry of the books on: the limits for what is booked from there.
         self._chosen: list[tuple[int, Mapping[str, str]]] = []
@@ -262,6 +263,7 @@ class History:
         while not self._over:
             self._mortality.revive()
             self._died.clear()
+            self._told_to_end = False
             self._release()
             if self._older:
                 self._put_back()
@@ -305,6 +307,8 @@ class History:
             return "cut off"
         error = life.exception()
         if error is None:
+            if not (self._told_to_end or self._over):
+                self.violations.append("the daemon ended by itself, and nobody had told it to")
             return str(life.result())
         if isinstance(error, (StorageError, OSError)) and self._unusable:
             self._down_s = UNUSABLE_S
@@ -362,7 +366,8 @@ class History:
         """Note the slots at which nothing kept the daemon from doing something."""
         while True:
             slot = self._settings.schedule.publish.next_slot(
-                self.world.true() + timedelta(seconds=EARLY_S)
+                # A little sooner, or it would have gone by when its time has come.
+                self.world.true() + timedelta(seconds=EARLY_S - 1)
             )
             assert slot is not None
             ahead_s = (slot - self.world.true()).total_seconds() - EARLY_S
@@ -496,6 +501,7 @@ class History:
     def _on_stop(self, fault: Fault, until: int) -> None:
         if self._service is not None:
             self._down_s = fault.for_s
+            self._told_to_end = True
             self._service.stop()
 
     def _on_upgrade(self, fault: Fault, until: int) -> None:

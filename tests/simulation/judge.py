@@ -7,6 +7,7 @@ history that is wrong.
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any
 
 from tests.simulation.world import LURE
@@ -137,20 +139,27 @@ def _lost_posts(lists: Lists, books: Books) -> Iterator[str]:
     known = defaultdict(set)
     for publication in books.publications:
         platform, remote_id = publication["platform"], str(publication["remote_id"])
-        known[platform].add(remote_id.rpartition("/")[2])
+        # Of a thread it is the first post's address, and the keys of the others after it.
+        keys = remote_id.rpartition("/")[2].split(" ")
+        known[platform].update(keys)
         if publication["state"] != "published":
             continue
         told = f"{publication['run']} at {platform} ({remote_id})"
         if platform == "devto" and remote_id not in public and _stays(lists, platform, remote_id):
             yield f"the books say published, and Dev.to does not have it: {told}"
-        key = remote_id.rpartition("/")[2]
-        if platform == "bluesky" and key not in lists.posts and _stays(lists, platform, key):
-            yield f"the books say published, and Bluesky does not have it: {told}"
+        if platform == "bluesky":
+            lost = [key for key in keys if key not in lists.posts and _stays(lists, platform, key)]
+            if lost:
+                yield f"the books say published, and Bluesky does not have it: {told}"
+            planned = len(json.loads(publication["payload"]).get("posts", ()))
+            if len(keys) < planned:
+                yield f"the books say published, and {len(keys)} of {planned} posts are: {told}"
         if platform == "outbox" and remote_id not in lists.files:
             yield f"the books say published, and the outbox does not have it: {told}"
     yield from (f"Dev.to shows {n}, of which no book knows" for n in public - known["devto"])
-    roots = {key for key, post in lists.posts.items() if "reply" not in post}
-    yield from (f"Bluesky shows {key}, of which no book knows" for key in roots - known["bluesky"])
+    posts, files = set(lists.posts), set(lists.files)
+    yield from (f"Bluesky shows {key}, of which no book knows" for key in posts - known["bluesky"])
+    yield from (f"the outbox has {n}, of which no book knows" for n in files - known["outbox"])
 
 
 def _stays(lists: Lists, platform: str, name: str) -> bool:
@@ -162,24 +171,37 @@ def _stays(lists: Lists, platform: str, name: str) -> bool:
 
 def _money(lists: Lists, books: Books) -> Iterator[str]:
     billed = sum(micro for _, _, micro in lists.bill)
-    booked, uncertain = 0, 0
+    of_attempt: Counter[str] = Counter()
+    doubtful: defaultdict[str, list[int]] = defaultdict(list)
     for entry in books.entries:
         if entry["state"] == "posted" and str(entry["debit"]).startswith("inference:"):
-            booked += _micro(entry["amount"])
-            uncertain += _micro(entry["amount"]) if entry["code"] == "uncertain" else 0
+            of_attempt[entry["attempt"]] += _micro(entry["amount"])
+            if entry["code"] == "uncertain":
+                doubtful[entry["debit"]].append(_micro(entry["amount"]))
+    booked, uncertain = of_attempt.total(), sum(map(sum, doubtful.values()))
     if booked < billed:
         yield f"the bill says {billed} micro-credits, the books only {booked}"
     if booked - uncertain > billed:
         yield f"{booked - uncertain} micro-credits are booked for certain, {billed} were billed"
     lines = Counter(lists.bill)
-    in_doubt = {entry["attempt"] for entry in books.entries if entry["code"] == "uncertain"}
     for attempt in books.attempts:
-        if attempt["outcome"] != "ok" or attempt["id"] in in_doubt:
+        if attempt["outcome"] != "ok":
             continue
-        line = (attempt["provider"], attempt["model_returned"], _micro(attempt["cost"]))
+        # What is in doubt is booked too high, so that the sums alone would hide what is too low.
+        line = (attempt["provider"], attempt["model_returned"], of_attempt[attempt["id"]])
         if not lines[line]:
             yield f"attempt {attempt['id']} is booked with {line}, which is on no bill"
         lines[line] -= 1
+    for account in {f"inference:{provider}" for provider, _, _ in lines}:
+        left = (micro for name, _, micro in lines.elements() if account == f"inference:{name}")
+        yield from _unexplained(account, sorted(left), sorted(doubtful[account]))
+
+
+def _unexplained(account: str, left: list[int], charges: list[int]) -> Iterator[str]:
+    """Each line that no answer explains needs a charge of its own that is in doubt."""
+    for micro, charge in zip_longest(reversed(left), reversed(charges), fillvalue=0):
+        if micro > charge:
+            yield f"{micro} on the bill of {account} are booked for no request"
 
 
 @dataclass(slots=True)

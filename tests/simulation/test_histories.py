@@ -163,7 +163,7 @@ def test_books_that_are_a_millionth_off_are_found(monkeypatch: pytest.MonkeyPatc
 # Killed at every boundary
 
 # Counted from ten seconds before its slot, with its end; see the last test.
-EFFECTS_OF_A_RUN = 80
+EFFECTS_OF_A_RUN = 90
 
 
 def test_killed_at_every_boundary_of_a_run_all_promises_are_kept() -> None:

@@ -54,7 +54,7 @@ DOUBTFUL = settled(2, amount="0.020000", code="uncertain")
 def publication(platform: str, remote_id: str, **changes: Any) -> Mapping[str, Any]:
     return {
         "run": "r1", "platform": platform, "state": "published", "remote_id": remote_id,
-        "error": None,
+        "error": None, "payload": '{"posts": [1, 2]}' if platform == "bluesky" else "{}",
     } | changes  # fmt: skip
 
 
@@ -71,7 +71,7 @@ BOOKS = Books(
     decisions=[],
     publications=[
         publication("outbox", "a.md"), publication("devto", "17"),
-        publication("bluesky", "at://did/app.bsky.feed.post/3k1"),
+        publication("bluesky", "at://did/app.bsky.feed.post/3k1 3k2"),
     ],
 )  # fmt: skip
 LISTS = Lists(
@@ -134,6 +134,13 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         LISTS, articles=[(17, False, {"title": "Of logs"})]))),
     ("a post that is lost", "Bluesky does not have it", lambda: told(replace(
         LISTS, posts={}))),
+    ("a reply that is lost", "Bluesky does not have it", lambda: told(replace(
+        LISTS, posts={"3k1": LISTS.posts["3k1"]}))),
+    ("a thread that was cut", "1 of 2 posts are", lambda: told(books=replace(
+        AFTERWARDS, publications=[
+            *BOOKS.publications[:2], publication("bluesky", "at://did/app.bsky.feed.post/3k1")]))),
+    ("a file nobody knows of", "of which no book knows", lambda: told(replace(
+        LISTS, files={**LISTS.files, "b.md": "# Of pages"}))),
     ("a file that is lost", "the outbox does not have it", lambda: told(replace(
         LISTS, files={}))),
     ("an article nobody knows of", "of which no book knows", lambda: told(replace(
@@ -146,6 +153,10 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         LISTS, bill=[("llm", "good", 9_999)]))),
     ("a line that is a millionth off", "which is on no bill", lambda: told(replace(
         LISTS, bill=[("llm", "good", 10_001), ("llm", "good", 7_000)]))),
+    ("a millionth too little, hidden by a doubt", "which is on no bill", lambda: told(
+        books=with_entries(DEPOSIT, entry(1), settled(1, amount="0.009999"), entry(2), DOUBTFUL))),
+    ("a bill for a hold that was voided", "booked for no request", lambda: told(replace(
+        LISTS, bill=[*LISTS.bill, ("llm", "good", 500)]))),
     ("books that do not balance", "do not balance", lambda: told(books=replace(
         AFTERWARDS, problems=["a sum differs"]))),
     ("a hold into the reserve", "less than the reserve", lambda: told(books=with_entries(

@@ -15,13 +15,15 @@ from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from daemon.clock import SystemClock
 from daemon.sources.confined import Unconfined
 from daemon.sources.parse import ParsedFeed, parse_feed
+from tests.doubles import author
 from tests.doubles.bluesky import BlueskyDouble, Trouble, error, rate_limited
 from tests.doubles.devto import DevToDouble
-from tests.doubles.model import ModelDouble
+from tests.doubles.model import Asked, ModelDouble
 from tests.doubles.web import Page, SiteDouble
 from tests.doubles.wire import Answer, Double, Fault, Request
 from tests.platforms import Webhook
@@ -188,6 +190,8 @@ class World:
         self._pages = 0
         self.llm = ModelDouble({"good": GOOD, "cheap": CHEAP}, key=SECRET)
         self.other = ModelDouble({"spare": GOOD, "cheap": CHEAP}, key=SECRET)
+        for double in (self.llm, self.other):
+            double.answers["announcement"] = _thread
         self.devto = DevToDouble(self._elapsed_s, key=DEVTO_SECRET)
         self.bluesky = BlueskyDouble(now=self.true, password=BLUESKY_SECRET)
         self.webhook = Webhook()
@@ -357,6 +361,13 @@ class World:
         else:
             self.bluesky.password = "another" if revoked else BLUESKY_SECRET
             self.bluesky.forget_sessions()
+
+
+def _thread(asked: Asked) -> dict[str, object]:
+    """An announcement of three posts: with one, no kill would ever cut a thread."""
+    found: dict[str, Any] = author.announcement(asked.text)
+    said = ["What was measured, and where.", "What nobody should expect of it."]
+    return {"posts": [*found["posts"], *said]}
 
 
 def _left(troubles: Iterable[object]) -> int:

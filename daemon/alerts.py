@@ -183,6 +183,7 @@ class Webhook:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url
+        self._timeout_s = timeout_s
         self._client = tls.client(transport, {}, timeout=timeout_s)
 
     async def close(self) -> None:
@@ -195,19 +196,28 @@ class Webhook:
         """
         with books.read() as tx:
             rows = tx.execute(_UNTOLD).all()
+        begun, problem = clock.monotonic(), None
         for row in rows:
+            # One that is refused for its words keeps no other back; who says nothing is left alone.
+            if problem is not None and clock.monotonic() - begun >= self._timeout_s:
+                break
             cleared = row.cleared_at is not None
             message = f"all clear: {row.message}" if cleared else row.message
             at = row.cleared_at if cleared else row.raised_at
             if trouble := await self.send(row.kind, message, at, cleared=cleared, run=row.run):
-                return trouble
+                problem = trouble
+                continue
             async with books.write() as tx:
                 same = (_alert.c.key == row.key) & (_alert.c.raised_at == row.raised_at)
                 if cleared:
                     tx.execute(_alert.delete().where(same))
                 else:
-                    tx.execute(_alert.update().where(same).values(told_at=clock.now()))
-        return None
+                    told = {"told_at": clock.now()}
+                    if not tx.execute(_alert.update().where(same).values(told)).rowcount:
+                        # It passed while it was told, and its all-clear is owed.
+                        gone = {**row._mapping, **told, "cleared_at": clock.now()}
+                        tx.execute(_alert.insert().prefix_with("OR IGNORE").values(gone))
+        return problem
 
     async def send(
         self, kind: str, message: str, at: datetime, *, cleared: bool, run: str | None = None

@@ -73,7 +73,9 @@ def ring(tx: Connection, bell: Bell, slot: datetime) -> None:
 
 def turn_back(tx: Connection, bell: Bell, at: datetime) -> None:
     """After a clock that was ahead: what comes after `at` rings again."""
-    tx.execute(_bell.update().where(_bell.c.name == bell).values(last=at))
+    mine = _bell.update().where(_bell.c.name == bell)
+    tx.execute(mine.values(last=at))
+    tx.execute(mine.where(_bell.c.hung_at > at).values(hung_at=at))
 
 
 def hung_at(tx: Connection) -> datetime:

@@ -55,7 +55,7 @@ class Schedule:
     def slots(self, after: datetime) -> Iterator[datetime]:
         """Every slot later than `after`, in order."""
         # Walked in wall time, labelled UTC so that no hour is skipped or repeated on the way.
-        # An hour earlier than `after`, since around a change two wall times can share an instant.
+        # Two hours earlier than `after`, since around a change two wall times can share an instant.
         wall = after.astimezone(self.zone).replace(tzinfo=UTC) - timedelta(hours=2)
         last = after
         while (fires := self.trigger.get_next_fire_time(None, wall)) is not None:

@@ -187,7 +187,7 @@ class Cycle:
         async with self._books.write() as tx:
             journal.open_run(
                 tx, id=run, slot=slot, tier=pace.tier, kind=kind, topic=topic,
-                budget_micro=self._settings.policy.run_budget.micro, at=now,
+                budget_micro=self._settings.policy.run_budget.micro, at=now, dry=dry_run,
             )  # fmt: skip
             journal.decide(
                 tx, run=run, kind="pace", sentence=f"{pace.tier}: {pace.reason}",
@@ -206,6 +206,11 @@ class Cycle:
     async def _see_through(self, run: str, *, dry_run: bool, fresh: bool) -> Report:
         """Work, publish and close; every way out leaves the run in a state that says so."""
         self.run = run
+        with self._books.read() as tx:
+            row = journal.run(tx, run)
+        if row is not None and row.outcome == RunOutcome.DRY_RUN:
+            # It was never to go out, whoever goes on with it.
+            dry_run = fresh = True
         try:
             manuscript = await self._work(run)
             if dry_run:

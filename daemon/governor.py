@@ -43,7 +43,7 @@ class Books:
     Args:
         available: posted less held.
         spent_day, spent_month: in the last 24 hours and 30 days, open holds included.
-        income_per_day: over the last 30 days, or since there are books.
+        income_per_day: over the last 30 days.
     """
 
     available: MicroCredits
@@ -75,7 +75,7 @@ class Pace:
     The decision, with its reason in a sentence.
 
     Args:
-        runway_days: None where income covers the cost, so that there is no end.
+        runway_days: None where income covers the cost, or nothing is spent: there is no end.
         cadence: runs a day.
     """
 
@@ -142,16 +142,19 @@ def _slowed(
     """The cheapest tier, run less often, so that the runway holds."""
     tier = max(affordable, key=PAID_TIERS.index)
     cost = affordable[tier]
+    runway = _runway(spendable, cost, history.runs_per_day, books.income_per_day)
+    if runway is None or runway >= policy.runway_days:
+        # It lasts, though not for as long as stepping up wants: that costs it the better tiers.
+        return Pace(tier, history.runs_per_day, runway, _why(tier, runway, policy.runway_days))
     per_day = (spendable.micro / policy.runway_days + books.income_per_day.micro) / cost.micro
     if per_day * SLOWEST_DAYS < 1:
         return _dormant(books, history, policy)
-    cadence = min(per_day, history.runs_per_day)
     return Pace(
         tier,
-        cadence,
+        per_day,
         float(policy.runway_days),
         f"at the full schedule the balance would not last {policy.runway_days} days at any tier,"
-        f" so {tier} runs are thinned to {cadence:.2f} a day",
+        f" so {tier} runs are thinned to {per_day:.2f} a day",
     )
 
 
@@ -167,10 +170,16 @@ def _dormant(books: Books, history: History, policy: Policy) -> Pace:
             reason = (
                 f"the cheapest paid run takes {cheapest} and {spendable} is left above the reserve"
             )
-        else:
+        elif (room := _room(books, policy)) < cheapest:
             reason = (
                 f"the cheapest paid run takes {cheapest} and the caps leave"
-                f" {max(_room(books, policy), MicroCredits(0))}"
+                f" {max(room, MicroCredits(0))}"
+            )
+        else:
+            until = "until money comes in"
+            reason = (
+                f"with one run in {SLOWEST_DAYS} days the balance would not last"
+                f" {policy.runway_days} days"
             )
     return Pace(Tier.DORMANT, 0.0, None, f"{reason}: digests only, {until}")
 

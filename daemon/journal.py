@@ -262,12 +262,13 @@ def open_run(
     topic: str | None,
     budget_micro: int,
     at: datetime,
+    dry: bool = False,
 ) -> None:
-    """Begin a run; a slot can be claimed once."""
+    """Begin a run; a slot can be claimed once. A dry one has its outcome from the first."""
     tx.execute(
         _run.insert().values(
             id=id, slot=slot, state=RunState.RUNNING, tier=tier, kind=kind, topic=topic,
-            budget_micro=budget_micro, started_at=at,
+            budget_micro=budget_micro, started_at=at, outcome=RunOutcome.DRY_RUN if dry else None,
         )
     )  # fmt: skip
 
@@ -528,7 +529,10 @@ def earlier_titles(tx: Connection, run: str) -> Sequence[str]:
 
 def recent_costs(tx: Connection, tier: str) -> Sequence[int]:
     """What the newest ten complete articles of a tier cost, in micro-credits."""
-    complete = _run.c.outcome.in_([RunOutcome.PUBLISHED, RunOutcome.DRY_RUN])
+    complete = and_(
+        _run.c.outcome.in_([RunOutcome.PUBLISHED, RunOutcome.DRY_RUN]),
+        _run.c.finished_at.is_not(None),
+    )
     newest = (
         select(_run.c.id)
         .where(_run.c.tier == tier, _run.c.kind == ARTICLE, complete)

@@ -264,7 +264,9 @@ class Press:
             await self._take_back(publisher, row)
             return
         now = self._clock.now()
-        if row.state not in OPEN or (row.retry_at is not None and row.retry_at > now):
+        # Further off than anybody is let put it off: the clock was ahead when that was noted.
+        waits = row.retry_at is not None and now < row.retry_at <= now + LAPSES_AFTER
+        if row.state not in OPEN or waits:
             return
         if not row.payload:
             row = await self._freeze(publisher, row)

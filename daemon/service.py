@@ -41,7 +41,7 @@ AHEAD_MAX = timedelta(minutes=5)
 # SIGTERM: the work in hand may end by itself, then it is cut off; systemd waits for longer.
 GRACE_S, CUT_OFF_S = 7.0, 2.0
 # No piece of work takes this long unless it hangs; the watchdog is let down then.
-STUCK_AFTER = timedelta(hours=2)
+STUCK_AFTER_S = 7200.0
 
 
 _Work = Callable[[], Coroutine[Any, Any, None]]
@@ -101,7 +101,7 @@ class Service:
         self._ended: Ended | None = None
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._at_work_since: datetime | None = None
+        self._at_work_since: float | None = None
         self._looked_out_at: datetime | None = None
         self._was_shut = False
         # What an earlier life left is looked at first.
@@ -190,7 +190,7 @@ class Service:
         async with self._books.write() as tx:
             journal.decide(
                 tx, run=None, kind="storage",
-                sentence=f"the database could not be used since {before.since:%Y-%m-%d %H:%M} UTC",
+                sentence=f"it could not work since {before.since:%Y-%m-%d %H:%M} UTC",
                 inputs={"said": before.said}, at=now,
             )  # fmt: skip
         self._starts.over()
@@ -208,7 +208,7 @@ class Service:
         """The most urgent piece of work, or when there will be some."""
         now = self._clock.now()
         if not self._pursued:
-            return _Job(Bell.PURSUE, self._pursue, (Bell.PURSUE, now))
+            return _Job(Bell.PURSUE, self._parts.cycle.recover, (Bell.PURSUE, now))
         with self._books.read() as tx:
             shut = self._gate.shut(tx)
             waiting = journal.interrupted_run(tx)
@@ -221,7 +221,7 @@ class Service:
         if waiting is not None and shut is None and self._may_go_on(waiting, now):
             # Before it is: what fails each time must not be tried in a circle.
             self._tried = (waiting.id, now, _standing(waiting))
-            return _Job(f"run {waiting.id}", self._go_on)
+            return _Job(f"{Bell.PUBLISH} {waiting.id}", self._go_on)
         schedule = self._settings.schedule
         if slot := cadence.due(schedule.publish, last[Bell.PUBLISH], now):
             return _Job(Bell.PUBLISH, partial(self._use, slot), (Bell.PUBLISH, slot))
@@ -232,7 +232,7 @@ class Service:
             if slot := cadence.due(bell_schedule, last[bell], now):
                 return _Job(bell, work, (bell, slot))
         for bell, every, work in (
-            (Bell.PURSUE, HOURLY, self._pursue),
+            (Bell.PURSUE, HOURLY, self._parts.cycle.recover),
             (Bell.DAILY, DAILY, self._daily),
         ):
             if now - last[bell] >= every:
@@ -263,7 +263,9 @@ class Service:
         if self._tried is None:
             return True
         name, at, standing = self._tried
-        return (name, standing) != (run.id, _standing(run)) or now - at >= HOURLY
+        # A clock that was set back must not put it off.
+        lately = timedelta(0) <= now - at < HOURLY
+        return (name, standing) != (run.id, _standing(run)) or not lately
 
     # Work
 
@@ -299,9 +301,6 @@ class Service:
         for problem in (await self._parts.feeds.poll(self._settings.feeds.feeds)).problems:
             self._progress.note("service", f"feed: {problem}")
 
-    async def _pursue(self) -> None:
-        await self._parts.cycle.recover()
-
     async def _daily(self) -> None:
         await self._parts.reconciler.run()
         await retention.run(
@@ -311,7 +310,7 @@ class Service:
 
     async def _do(self, job: _Job) -> None:
         """One piece of work; its fault is told and ends nothing but it."""
-        self._at_work_since = self._clock.now()
+        self._at_work_since = self._clock.monotonic()
         self._show_status()
         task = asyncio.create_task(job.work(), name=job.name)
         stop = asyncio.create_task(self._stopping.wait())
@@ -329,11 +328,12 @@ class Service:
             self._at_work_since = None
             self._show_status()
         error = task.exception()
-        if isinstance(error, StorageError):
-            raise error
-        if error is not None and not isinstance(error, Exception):
+        if isinstance(error, StorageCorrupt) or not isinstance(error, Exception | None):
             raise error
         await self._account_for(job, error)
+        if isinstance(error, StorageError):
+            # It takes a small thing and not this one, which is due again at once.
+            await self._pause(self._poll_s)
 
     async def _account_for(self, job: _Job, error: Exception | None) -> None:
         """That it was done is kept, and how it ended."""
@@ -347,7 +347,7 @@ class Service:
                 alerts.sound(tx, Kind.FAULT, about, said, at=now)
             else:
                 alerts.clear(tx, Kind.FAULT, about, at=now)
-            if job.bell is not None:
+            if job.bell is not None and not isinstance(error, StorageError):
                 bells.ring(tx, *job.bell)
         self._pursued = self._pursued or job.name == Bell.PURSUE
 
@@ -390,7 +390,7 @@ class Service:
         except StorageError:
             return False
         since = self._at_work_since
-        return since is None or self._clock.now() - since < STUCK_AFTER
+        return since is None or self._clock.monotonic() - since < STUCK_AFTER_S
 
     def _show_status(self) -> None:
         if not self._notifier.listened_to:

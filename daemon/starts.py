@@ -31,7 +31,8 @@ class Unusable:
 
     def is_to_be_told(self, now: datetime) -> bool:
         """Whether it has lasted for long, and nobody knows."""
-        return not self.told and now - self.since >= UNUSABLE_AFTER
+        # A clock that was set back must not make a secret of it.
+        return not self.told and not timedelta(0) <= now - self.since < UNUSABLE_AFTER
 
 
 class Starts:

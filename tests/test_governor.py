@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def test_the_best_tier_that_lasts_is_chosen(
     chosen = pace(found, past, policy())
     assert (chosen.tier, round(chosen.cadence, 6)) == (Tier(tier), cadence), (case, chosen)
     assert chosen.reason
+
+
+def test_a_reason_names_what_keeps_it() -> None:
+    throttled = history({"throttled": "0.01"})
+    slow = pace(books("0.12"), throttled, replace(policy(), runway_days=90))
+    assert slow.tier is Tier.DORMANT
+    assert "the balance would not last 90 days" in slow.reason
+    assert "the caps" not in slow.reason
+    lasting = pace(books("0.25"), history({"throttled": "0.01"}, last="dormant"), policy())
+    assert (lasting.tier, lasting.cadence) == (Tier.THROTTLED, 1.0)
+    assert "thinned" not in lasting.reason
 
 
 def test_the_runway_is_the_days_until_the_reserve() -> None:

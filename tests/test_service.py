@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemon import bells, control, journal
+from daemon import alerts, bells, control, journal
+from daemon.alerts import Kind
 from daemon.app import Parts, opened_database, opened_parts
 from daemon.bells import Bell
 from daemon.journal import PublicationState, RunOutcome, RunState
+from daemon.newsroom import Newsroom
 from daemon.notify import Notifier
+from daemon.press import Press
 from daemon.service import Ended, Service
 from ledger import store
-from ledger.errors import BooksWrong
+from ledger.errors import BooksWrong, StorageFull
 from ledger.money import MicroCredits
 from tests.platforms import Platforms
 from tests.stage import Kill, Killed, MortalDatabase, Silent
@@ -96,6 +99,17 @@ class Daemon(Platforms):
 
 def nine(day: int) -> datetime:
     return datetime(2026, 11, day, 9, tzinfo=UTC)
+
+
+def set_the_clock(daemon: Daemon, ahead: timedelta) -> Callable[[], None]:
+    """The wall clock is so far ahead, until what is returned is called."""
+    clock, wall = daemon.time.clock, daemon.time.clock._wall
+    clock._wall = lambda: wall() + ahead
+
+    def right() -> None:
+        clock._wall = wall
+
+    return right
 
 
 def test_each_slot_has_one_run(tmp_path: Path) -> None:
@@ -231,7 +245,8 @@ def test_an_approved_draft_goes_out_within_a_minute(tmp_path: Path) -> None:
 def test_told_to_stop_in_the_middle_it_stops_within_ten_seconds(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, **PAID)
     daemon.deposit("5")
-    daemon.model.misbehave("slow", times=None, seconds=30)
+    # Longer than it is waited for: the first answer is under way when it is told.
+    daemon.model.misbehave("slow", times=None, seconds=300)
     daemon.sleep(3600 - 10)
     began = daemon.time.loop.time()
     assert daemon.live(40) is Ended.STOPPED
@@ -266,8 +281,6 @@ def test_a_job_that_fails_ends_nothing_and_is_told(
 def test_a_run_that_fails_each_time_is_not_tried_in_a_circle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from daemon.newsroom import Newsroom
-
     tried: list[float] = []
     daemon = Daemon(tmp_path)
 
@@ -415,3 +428,128 @@ def test_books_that_contradict_themselves_end_it(tmp_path: Path) -> None:
         daemon.live(DAY_S, meddle)
     assert daemon.slots() == []
     assert [told["kind"] for told in daemon.webhook.told] == ["books"]
+
+
+# What an owner's reading found, mended
+
+
+def test_one_job_that_finds_no_room_is_told_and_holds_nothing_else_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: Press) -> list[Any]:
+        raise StorageFull("database or disk is full")
+
+    daemon = Daemon(tmp_path)
+    monkeypatch.setattr(Press, "pursue", full)
+    daemon.live(2 * DAY_S, poll_s=15)
+    assert daemon.slots() == [nine(23), nine(24)]
+    assert [told["cleared"] for told in daemon.webhook.told] == [False]
+    assert daemon.decisions("storage") == []
+
+
+def test_a_dry_run_that_was_killed_is_not_published_by_who_goes_on(tmp_path: Path) -> None:
+    async def dry(database: MortalDatabase) -> object:
+        async with opened_parts(daemon.settings, database, Silent(), daemon.world()) as parts:
+            return await parts.cycle.once(dry_run=True)
+
+    tried = 0
+    for number in range(2, 14):
+        daemon = Daemon(tmp_path / str(number))
+        with suppress(Killed):
+            daemon._life(dry, Kill.at(number, after=True))
+        tried += any(run.state == RunState.RUNNING for run in daemon.runs())
+        daemon.live(60)
+        assert daemon.articles() == []
+        assert {run.outcome for run in daemon.runs()} <= {RunOutcome.DRY_RUN}
+    assert tried > 5
+
+
+def test_a_clock_that_is_set_forward_is_no_work_that_hangs(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, **PAID)
+    daemon.deposit("5")
+    daemon.model.misbehave("slow", times=None, seconds=30)
+    daemon.sleep(3600 - 10)
+    lives = []
+
+    async def forward(service: Service) -> None:
+        await asyncio.sleep(20)
+        assert service._at_work_since is not None
+        set_the_clock(daemon, timedelta(hours=3))
+        lives.append(service._lives())
+
+    daemon.live(3600, forward)
+    assert lives == [True]
+
+
+def test_what_was_put_off_while_the_clock_was_ahead_does_not_wait_for_that_day(
+    tmp_path: Path,
+) -> None:
+    daemon = Daemon(tmp_path, PENSTOCK_PUBLISHERS="outbox,devto", **PAID)
+    daemon.deposit("5")
+    daemon.live(2 * 3600)
+    (run,) = daemon.runs()
+    with opened_database(daemon.settings.location) as database, database.write() as tx:
+        journal.change_publication(
+            tx, run.id, "devto", state=PublicationState.INTENDED, published_at=None, url=None,
+            remote_id=None, noted=None,
+            retry_at=daemon.time.clock.now() + timedelta(days=365),
+        )  # fmt: skip
+    daemon.live(2 * 3600)
+    assert daemon.states(run.id)["devto"] == "published"
+
+
+def test_a_run_that_waits_is_tried_hourly_though_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+    digest = Newsroom.digest
+
+    async def twice_broken(self: Newsroom, steps: Any) -> Any:
+        tried.append(daemon.time.loop.time())
+        if len(tried) < 3:
+            raise OSError("not now")
+        return await digest(self, steps)
+
+    daemon = Daemon(tmp_path, PENSTOCK_PUBLISH_CRON="0 9 * * mon")
+    monkeypatch.setattr(Newsroom, "digest", twice_broken)
+    right = set_the_clock(daemon, timedelta(days=7))
+
+    async def back(service: Service) -> None:
+        await asyncio.sleep(1.5 * 3600)
+        right()
+
+    daemon.live(5 * 3600, back)
+    assert len(tried) == 3
+
+
+def test_a_run_that_another_slot_ended_leaves_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+    digest = Newsroom.digest
+
+    async def twice_broken(self: Newsroom, steps: Any) -> Any:
+        tried.append(daemon.time.loop.time())
+        if len(tried) < 3:
+            raise OSError("not now")
+        return await digest(self, steps)
+
+    daemon = Daemon(tmp_path, PENSTOCK_PUBLISH_CRON="0,30 9 * * *")
+    monkeypatch.setattr(Newsroom, "digest", twice_broken)
+    daemon.live(2 * DAY_S, poll_s=15)
+    with daemon.reading() as tx:
+        standing = alerts.standing(tx, daemon.time.clock.now())
+    assert len(tried) > 2
+    assert not [one.key for one in standing if one.kind == Kind.FAULT]
+
+
+def test_who_is_silent_is_told_also_where_the_bells_were_hung_by_a_clock_ahead(
+    tmp_path: Path,
+) -> None:
+    daemon = Daemon(tmp_path)
+    right = set_the_clock(daemon, timedelta(days=365))
+    daemon.live(60)
+    right()
+    daemon.live(3600)
+    with daemon.reading() as tx:
+        assert bells.hung_at(tx) <= daemon.time.clock.now()

@@ -52,3 +52,7 @@ def test_it_is_told_when_it_lasts_and_once() -> None:
     assert not fresh.is_to_be_told(START + UNUSABLE_AFTER - timedelta(seconds=1))
     assert fresh.is_to_be_told(START + UNUSABLE_AFTER)
     assert not TROUBLE.is_to_be_told(START + 2 * UNUSABLE_AFTER)
+
+
+def test_a_clock_that_was_set_back_makes_no_secret_of_it() -> None:
+    assert Unusable(START + timedelta(days=30)).is_to_be_told(START)

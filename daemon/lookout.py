@@ -58,7 +58,7 @@ def conditions(
         found[Kind.DISK, ""] = (
             f"{disk_free // 2**20} MB are left on the disk of the database; free some space"
         )
-    found |= _unconfirmed(tx, at) | _out_of_funds(tx, settings) | _without_price(settings, at)
+    found |= _unconfirmed(tx, at) | _out_of_funds(tx, settings, at) | _without_price(settings, at)
     return found | _silent(tx, settings, at, since)
 
 
@@ -71,12 +71,12 @@ def _unconfirmed(tx: Connection, at: datetime) -> dict[tuple[Kind, str], str]:
     }
 
 
-def _out_of_funds(tx: Connection, settings: Settings) -> dict[tuple[Kind, str], str]:
+def _out_of_funds(tx: Connection, settings: Settings, at: datetime) -> dict[tuple[Kind, str], str]:
     """Providers whose newest answer was that there is no money."""
     return {
         (Kind.FUNDS, name): f"the provider {name} wants money: top up, then `ledger deposit` it"
         for name in settings.endpoints
-        if attempts.newest_status(tx, name) == PAYMENT_REQUIRED
+        if attempts.newest_status(tx, name, at) == PAYMENT_REQUIRED
     }
 
 
@@ -100,7 +100,8 @@ def _silent(
     if control.paused(tx) is not None or not per_day:
         return {}
     last = journal.last_published(tx)
-    begun = since if last is None else max(since, last)
+    # What a clock that was ahead has dated in the future says nothing.
+    begun = max((one for one in (since, last) if one is not None and one <= at), default=at)
     if at - begun < INTERVALS_MAX * timedelta(days=1) / per_day + RUN_TAKES:
         return {}
     when = "never" if last is None else f"on {last:%Y-%m-%d}"

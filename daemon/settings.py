@@ -395,6 +395,10 @@ class _Reader:
             setting = f"PENSTOCK_PROVIDER_{name.upper()}"
             url = self._env.get(f"{setting}_URL", "").strip()
             key = Secret(self.secret(f"{setting}_KEY"))
+            if not all("!" <= character <= "~" for character in key.reveal()):
+                self.problem(
+                    f"{setting}_KEY", "a key of printable ASCII is needed; was it copied whole?"
+                )
             usage_api = self._usage_api(f"{setting}_USAGE")
             try:
                 found[name] = Endpoint(name, parse_url(url), key, usage_api)

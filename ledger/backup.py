@@ -92,10 +92,7 @@ def _told(path: Path) -> Iterator[None]:
     """Turn every error of the system and of the driver into ours."""
     try:
         with translated(path):
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise DBAPIError("backup", None, error) from error
+            yield
     except OSError as error:
         kind = StorageFull if storage_error(error) is StorageFull else BadBackup
         raise kind(f"{path}: {error.strerror}") from error

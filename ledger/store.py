@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, text
 
@@ -378,7 +378,6 @@ def correct(
     amount: MicroCredits,
     at: datetime,
     memo: str,
-    ref: str | None = None,
     run: str | None = None,
     attempt: str | None = None,
     corrects: str | None = None,
@@ -399,7 +398,7 @@ def correct(
     if not amount or abs(amount.micro) > MICRO_MAX:
         raise InvalidAmount(f"a correction cannot be {amount}")
     row = posting.signed(
-        id=id, other=account, amount=amount, code=Code.CORRECTION, at=at, ref=ref, memo=memo,
+        id=id, other=account, amount=amount, code=Code.CORRECTION, at=at, memo=memo,
         run=run, attempt=attempt, corrects=corrects,
     )  # fmt: skip
     if posting.exists(tx, row):
@@ -474,11 +473,6 @@ SELECT (SELECT COALESCE(SUM(CASE WHEN credit = 'treasury' THEN amount_micro
 )
 
 
-class _RunIncome(NamedTuple):
-    run: str
-    micro: int
-
-
 _EARNED_BY_RUN = Statement(
     text(
         """
@@ -490,7 +484,7 @@ AND (code IN ('engagement', 'revenue')
 GROUP BY run
 """
     ),
-    _RunIncome._make,
+    tuple,
 )
 _EARNED_SINCE = number(
     text(
@@ -506,11 +500,6 @@ SELECT (SELECT COALESCE(SUM(credits_micro - debits_micro), 0) FROM account_hour
 )
 
 
-class _Moved(NamedTuple):
-    hour: str
-    micro: int
-
-
 # Every transfer has the treasury on its other side.
 _MOVED_SINCE = Statement(
     text(
@@ -518,7 +507,7 @@ _MOVED_SINCE = Statement(
 SELECT hour, SUM(credits_micro - debits_micro) FROM account_hour WHERE hour >= :hour GROUP BY hour
 """
     ),
-    _Moved._make,
+    tuple,
 )
 _CREDITED_SINCE = number(
     text(

@@ -362,7 +362,7 @@ class DevTo:
     async def _look(self, intent: Intent, note: Note) -> int | None:
         """The run's article among the author's own, noted; None after three looks without it."""
         for pause_s in LOOKS_AFTER_S:
-            await self._pause(pause_s)
+            await self._clock.sleep(pause_s)
             if found := _of_run(await self._own(), intent.key):
                 kept, *strays = [seen.id for seen in found]
                 named = f", strays {' '.join(map(str, strays))}" if strays else ""
@@ -387,7 +387,7 @@ class DevTo:
         """
         doubt: Exception | None = None
         for pause_s in LOOKS_AFTER_S:
-            await self._pause(pause_s)
+            await self._clock.sleep(pause_s)
             try:
                 shown = await self._update(article, {"published": published})
                 state = _is_public(shown)
@@ -458,10 +458,6 @@ class DevTo:
         return Engagement(receipt.remote_id, _counts(answer.fields))
 
     # Requests
-
-    async def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            await self._clock.sleep(seconds)
 
     async def _update(self, article: int, change: Mapping[str, Any]) -> Mapping[str, Any]:
         payload = json.dumps({"article": change}).encode()

@@ -8,7 +8,7 @@ end that life at a commit; the next call is the next life.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -210,6 +210,20 @@ def blog_pages() -> dict[str, Page | bytes | str]:
         "</channel></rss>"
     )
     return pages
+
+
+def renamed(
+    pages: Mapping[str, Page | bytes | str], mark: str = "2"
+) -> dict[str, Page | bytes | str]:
+    """The same blog with new addresses and titles, as if it had written all of it once more."""
+    return {
+        path.replace(".html", f"-{mark}.html"): (
+            body.replace(".html", f"-{mark}.html").replace("explained", f"revisited {mark}")
+            if isinstance(body, str)
+            else body
+        )
+        for path, body in pages.items()
+    }
 
 
 def _paragraph(topic: str, number: int, index: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +18,11 @@ from daemon import control, estimate, journal, packaging, proof
 from daemon.announcing import REQUESTS_MAX, STEPS, Announcer
 from daemon.books import Books
 from daemon.control import Gate, Paused
+from daemon.crew import publicist
 from daemon.crew.prompts import prompt
 from daemon.desk import house
 from daemon.desk.announcement import trimmed
+from daemon.desk.evidence import Claim
 from daemon.inference import attempts
 from daemon.inference.asking import Asker
 from daemon.inference.chat import ChatModel
@@ -161,6 +162,13 @@ def test_the_publicist_sees_the_claims_that_are_cited_and_not_the_article(post: 
     cited = set(re.findall(r"\[(S\d+)\]", article.markdown))
     assert set(re.findall(r"^\[(S\d+)\] ", asked.text, re.M)) <= cited
     assert re.search(r'^\[S\d+\] .+ \| ".+"$', asked.text, re.M)
+    # This article cites all it read, so one that it does not cite is brought along.
+    with one.reading() as tx:
+        claims = proof.claims(tx, one.run)
+    stray = Claim("Nobody cites this.", "nobody cites this", "S99")
+    shown = publicist.announcement(one.settings.brief, article, [stray, *claims]).prompt
+    assert claims[0].statement in shown
+    assert stray.statement not in shown
 
 
 def test_a_request_stays_within_what_is_planned_for_it(post: MakePost) -> None:
@@ -448,6 +456,7 @@ def test_what_an_announcement_is_held_against_comes_from_the_journal_alone(post:
         context = proof.of_run(tx, one.run, one.settings.brief, [CANARY])
         article = packaging.manuscript(tx, one.run)
         assert proof.findings(tx, one.run, article, context) == []
-        stored = journal.claims(tx, one.run)
+        stored, read = journal.claims(tx, one.run), journal.sources(tx, one.run)
     assert {claim.quote for claim in context.claims} == {c.quote for c in stored if c.verified}
-    assert json.dumps(sorted(context.evidence)) == json.dumps(sorted(context.evidence))
+    assert [(e.id, e.text) for e in context.evidence.values()] == [(s.id, s.text) for s in read]
+    assert read

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
+import httpx
 import pytest
 
 from daemon.inference.billing import Billing, Counter, Unreadable
@@ -34,9 +36,13 @@ class Provider:
         return Answer.of({"data": given})
 
 
-def ask(provider: Provider, api: UsageApi = UsageApi.AUTO) -> Counter | None:
+def ask(
+    provider: Provider,
+    api: UsageApi = UsageApi.AUTO,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Counter | None:
     async def live() -> Counter | None:
-        billing = side(provider, api)
+        billing = side(provider, api, transport)
         try:
             return await billing.counter()
         finally:
@@ -56,9 +62,11 @@ def look_up(provider: Provider, name: str, api: UsageApi = UsageApi.AUTO) -> Mic
     return asyncio.run(live())
 
 
-def side(provider: Provider, api: UsageApi) -> Billing:
+def side(
+    provider: Provider, api: UsageApi, transport: httpx.AsyncBaseTransport | None = None
+) -> Billing:
     endpoint = Endpoint("llm", "https://llm.test/v1", Secret(KEY), api)
-    return Billing(endpoint, 5.0, InProcess({"llm.test": provider}))
+    return Billing(endpoint, 5.0, transport or InProcess({"llm.test": provider}))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +154,22 @@ def test_a_provider_in_trouble_is_not_taken_for_one_without_a_counter(answer: An
     assert KEY not in str(caught.value)
     with pytest.raises(Unreadable):
         look_up(Provider(v1_generation=answer), "gen-1")
+
+
+def test_an_answer_that_tls_finds_wrong_is_a_provider_in_trouble() -> None:
+    def forged(request: httpx.Request) -> httpx.Response:
+        raise ssl.SSLError("bad record mac")
+
+    with pytest.raises(Unreadable, match="bad record mac"):
+        ask(Provider(), transport=httpx.MockTransport(forged))
+
+
+def test_a_counter_beyond_all_measure_is_none() -> None:
+    provider = Provider(
+        api_usage_token=Answer(200, {}, b'{"data": {"total_used": 1e999000}}'),
+        api_status=Answer(200, {}, b'{"data": {"quota_per_unit": 1e-999000}}'),
+    )
+    assert ask(provider) is None
 
 
 def test_an_answer_without_end_is_not_read_to_its_end() -> None:

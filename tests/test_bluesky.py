@@ -664,10 +664,38 @@ def test_what_stays_unclear_is_told_and_then_found_or_posted(
 
 
 def test_who_is_not_reached_has_posted_nothing(stage: Stage) -> None:
+    # The look comes through, the post does not: with no connection it cannot have been posted.
+    class Unreached(Fatal):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("putRecord"):
+                raise httpx.ConnectError("nobody there")
+            return await super().handle_async_request(request)
+
     stage.publish(intent_of(run="01EARLIER"))
-    stage.url = "http://127.0.0.1:9"
-    with pytest.raises(Transient):
+    stage.notes.clear()
+    stage.transport = Unreached(Reaper())
+    with pytest.raises(Transient, match="not reached"):
         stage.publish(intent_of())
+    assert stage.notes == [DID, ""]
+
+
+def test_what_tls_finds_wrong_in_an_answer_leaves_the_outcome_open(stage: Stage) -> None:
+    class Forged(Fatal):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await super().handle_async_request(request)
+            if request.url.path.endswith(forged[-1]):
+                raise ssl.SSLError("bad record mac")
+            return response
+
+    forged = ["createSession"]
+    stage.transport = Forged(Reaper())
+    with pytest.raises(Transient, match="bad record mac"):
+        stage.find(intent_of())
+    forged.append("putRecord")
+    stage.clock.pass_by(timedelta(hours=1))
+    with pytest.raises(OutcomeUnknown, match="bad record mac"):
+        stage.publish(intent_of())
+    assert len(stage.double.posts()) == 1
 
 
 @pytest.mark.parametrize("method", ["createSession", "uploadBlob", "putRecord", "getRecord"])
@@ -900,12 +928,20 @@ def test_a_session_file_that_is_spoiled_costs_a_login(stage: Stage, content: byt
     assert len(stage.double.logins) == 1
 
 
-def test_the_session_of_another_account_or_service_is_not_used(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"identifier": "other.test"}, r"other\.test"),
+        ({"url": "http://127.0.0.1:9"}, "could not be logged in to"),
+    ],
+)
+def test_the_session_of_another_account_or_service_is_not_used(
+    stage: Stage, changed: dict[str, Any], told: str
+) -> None:
     stage.publish(intent_of())
-    stage.identifier = "other.test"
     stage.clock.pass_by(timedelta(minutes=2))
-    with pytest.raises(Transient, match=r"other\.test"):
-        stage.find(intent_of())
+    with pytest.raises(Transient, match=told):
+        replace(stage, **changed).find(intent_of())
 
 
 def in_process(folder: Path) -> Stage:
@@ -980,6 +1016,18 @@ def test_a_wrong_password_is_offered_once_a_day_and_a_new_one_at_once(stage: Sta
     stage.password = PASSWORD
     stage.publish(intent_of())
     assert len(stage.double.logins) == 2
+
+
+def test_a_refusal_dated_by_a_clock_that_was_ahead_does_not_wait_for_that_day(
+    stage: Stage,
+) -> None:
+    stage.clock.pass_by(timedelta(days=365))
+    stage.double.login_answer = error(401, "AuthenticationRequired", "Invalid")
+    with pytest.raises(Barred):
+        stage.publish(intent_of())
+    stage.clock.at = START
+    stage.double.login_answer = None
+    stage.publish(intent_of())
 
 
 @pytest.mark.parametrize(
@@ -1110,10 +1158,11 @@ def test_no_secret_is_in_an_error_a_log_or_a_representation(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    told = [repr(stage.bluesky()), repr(vars(stage.bluesky())["_file"])]
     stage.publish(intent_of(run="01EARLIER"))
     stage.notes.clear()
     kept = stage.kept()["session"]
+    file = vars(stage.bluesky())["_file"]
+    told = [repr(stage.bluesky()), repr(file), repr(file.load())]
     secrets = [PASSWORD, kept[2], kept[3]]
     echo = " ".join(secrets)
 

@@ -69,6 +69,12 @@ def test_a_provider_that_cannot_be_used_rests_with_all_its_models(outcome: str) 
     assert rests_until(found, "another", NOON) == NOON + REST
 
 
+def test_what_was_dated_by_a_clock_that_was_ahead_rests_nobody() -> None:
+    ahead = tries(*["unsent"] * 3)
+    assert rests_until(ahead, "good", NOON - timedelta(days=365)) is None
+    assert rests_until(ahead, "good", NOON) == NOON + REST
+
+
 @given(
     st.lists(
         st.tuples(

@@ -6,12 +6,14 @@ import asyncio
 import json
 import math
 import socket
-from collections.abc import Iterator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,8 +67,13 @@ class Provider:
         return self.answers[min(len(self.asked), len(self.answers)) - 1]
 
 
-async def ask(url: str, *requests: ModelRequest, key: str = KEY) -> list[ModelReply]:
-    model = ChatModel(Endpoint("llm", url, Secret(key)))
+async def ask(
+    url: str,
+    *requests: ModelRequest,
+    key: str = KEY,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> list[ModelReply]:
+    model = ChatModel(Endpoint("llm", url, Secret(key)), transport)
     try:
         return [await model.send(request) for request in requests]
     finally:
@@ -353,6 +360,21 @@ def test_a_body_that_breaks_off_is_unknown_and_its_head_is_kept() -> None:
     assert len(provider.asked) == 1
 
 
+def test_what_tls_finds_wrong_in_mid_answer_is_unknown_and_its_head_is_kept() -> None:
+    class Forged(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b'{"id":'
+            raise ssl.SSLError("bad record mac")
+
+    forged = httpx.MockTransport(
+        lambda request: httpx.Response(200, headers=GENERATION, stream=Forged())
+    )
+    (reply,) = asyncio.run(ask("https://llm.test/v1", ASKED, transport=forged))
+    assert (reply.outcome, reply.http_status) == (Outcome.UNKNOWN, 200)
+    assert reply.remote_id == GENERATION["x-generation-id"]
+    assert "bad record mac" in reply.error
+
+
 def test_a_body_that_stops_coming_is_unknown_and_its_head_is_kept() -> None:
     whole = Answer.of(document())
     stalled = replace(whole, headers=GENERATION, fault=Fault.STALL)
@@ -438,6 +460,11 @@ def test_a_server_that_does_not_speak_tls_is_unsent() -> None:
     with serve(provider) as at:
         (reply,) = asyncio.run(ask(f"https://127.0.0.1:{at.port}/v1", ASKED))
     assert (reply.outcome, provider.asked) == (Outcome.UNSENT, [])
+
+
+def test_a_request_that_no_connection_carries_is_unsent() -> None:
+    reply, provider = sent(Answer.of(document()), key="two\nlines")
+    assert (reply.outcome, reply.http_status, provider.asked) == (Outcome.UNSENT, None, [])
 
 
 # On the wire
@@ -588,7 +615,8 @@ def test_a_key_that_is_quoted_back_is_not_kept(status: int, form: str) -> None:
     reply, _ = sent(Answer(status, body=said.encode()))
     assert reply.error == f"HTTP {status}: Bad key ***!"
     if status != 200:
-        assert KEY not in repr(reply)
+        # Escaped or not: its end has nothing that could be escaped.
+        assert KEY.rpartition("/")[2] not in repr(reply)
 
 
 def test_a_key_that_is_a_word_does_not_change_an_answer() -> None:

@@ -19,7 +19,7 @@ from daemon.books import Books
 from daemon.clock import SystemClock
 from daemon.sources import archive, parse, text
 from daemon.sources.confined import Confined
-from daemon.sources.feeds import FeedReader, Poll
+from daemon.sources.feeds import FeedReader, Poll, read_file
 from daemon.sources.fetcher import BYTES_MAX, Fetcher
 from daemon.sources.parse import ParsedFeed, ParseError, parse_feed, parse_opml
 from daemon.sources.policy import FetchPolicy
@@ -551,6 +551,19 @@ def test_local_files_are_feeds_too(database: Database, tmp_path: Path) -> None:
         f"{gone}: there is no such file",
         f"{tmp_path}: there is no such file",
     ]
+
+
+def test_a_file_in_nobodys_home_is_a_problem_and_stops_no_other(
+    database: Database, tmp_path: Path
+) -> None:
+    here, nowhere = tmp_path / "one.xml", "~nobodyhere/feeds.opml"
+    here.write_bytes(rss(item("One", "https://blog.example/1")))
+    with pytest.raises(ParseError):
+        read_file(nowhere)
+    polled = poll(database, [nowhere, str(here)])
+    assert titles(database, polled) == ["One"]
+    (problem,) = polled.problems
+    assert problem.startswith(f"{nowhere}: ")
 
 
 def test_the_feeds_of_an_opml_file_are_visited_and_it_is_opened_each_time(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,24 @@ class Scene:
             alerts.level(tx, lookout.KINDS, found, at=START + after)
         with self.database.read() as tx:
             return {Kind(row.kind): row.message for row in alerts.standing(tx, START + after)}
+
+    def answered(self, status: int, at: datetime) -> None:
+        """A provider's answer at some moment, as the books keep it."""
+        with self.database.write() as tx:
+            attempt = attempts.next_id(tx, "r1")
+            store.hold(
+                tx, id=f"hold:{attempt}", account="inference:llm", amount=ZERO, at=at,
+                limits=store.Limits(),
+            )  # fmt: skip
+            tx.exec_driver_sql(
+                "INSERT INTO attempt (id, at, run, step, role, provider, model, outcome,"
+                " http_status, hold, price_input, price_cached, price_output, price_source)"
+                " VALUES (?, ?, 'r1', 'plan', 'research', 'llm', 'good', ?, ?, ?, 0, 0, 0, 'x')",
+                (
+                    attempt, at.isoformat().replace("+00:00", ".000000Z"),
+                    Outcome.OK if status == 200 else Outcome.REFUSED, status, f"hold:{attempt}",
+                ),
+            )  # fmt: skip
 
     def publication(self, state: PublicationState, published_days: float | None = None) -> None:
         at = None if published_days is None else START + timedelta(days=published_days)
@@ -108,21 +126,14 @@ def test_books_that_do_not_balance_are_told(scene: Scene) -> None:
 
 def test_a_provider_without_funds_is_told_until_it_answers_again(scene: Scene) -> None:
     for number, status in enumerate((200, 402, 200), start=1):
-        at = START + timedelta(minutes=number)
-        with scene.database.write() as tx:
-            attempt = attempts.next_id(tx, "r1")
-            store.hold(
-                tx, id=f"hold:{attempt}", account="inference:llm", amount=ZERO, at=at,
-                limits=store.Limits(),
-            )  # fmt: skip
-            tx.exec_driver_sql(
-                "INSERT INTO attempt (id, at, run, step, role, provider, model, outcome,"
-                " http_status, hold, price_input, price_cached, price_output, price_source)"
-                " VALUES (?, ?, 'r1', 'plan', 'research', 'llm', 'good', ?, ?, ?, 0, 0, 0, 'x')",
-                (
-                    attempt, at.isoformat().replace("+00:00", ".000000Z"),
-                    Outcome.OK if status == 200 else Outcome.REFUSED, status, f"hold:{attempt}",
-                ),
-            )  # fmt: skip
+        scene.answered(status, START + timedelta(minutes=number))
         stands = scene.look(timedelta(hours=1))
         assert (Kind.FUNDS in stands) is (status == 402), status
+
+
+def test_an_answer_dated_by_a_clock_that_was_ahead_is_not_the_newest_for_ever(
+    scene: Scene,
+) -> None:
+    scene.answered(402, START + 365 * DAY)
+    scene.answered(200, START)
+    assert scene.look(timedelta(hours=1)) == {}

@@ -20,14 +20,14 @@ from daemon.control import Gate
 from daemon.inference import attempts, prices
 from daemon.inference.ladder import Ladder, Role, Rung, Tier, parse_ladder, parse_rung
 from daemon.inference.meter import Meter, Purpose
-from daemon.inference.port import ModelReply, ModelRequest
+from daemon.inference.port import ModelReply, ModelRequest, Outcome
 from daemon.inference.prices import Price, PriceBook, UnknownPrice, Usage, parse_prices
 from daemon.journal import RunOutcome
 from ledger import store
 from ledger.database import Database
 from ledger.money import MicroCredits
 from tests.cli_helpers import Desk
-from tests.stage import Stage, blog_pages
+from tests.stage import Stage, blog_pages, renamed
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 OPENAI = {"llm": "https://api.openai.com/v1"}
@@ -376,6 +376,39 @@ def test_a_reported_cost_wins_and_ours_is_kept_beside_it(stage: Stage) -> None:
         assert attempt.cost_micro < attempt.own_cost_micro
 
 
+def test_the_operators_own_price_stands_by_whatever_name_a_model_answers(stage: Stage) -> None:
+    used = Usage(1000, 0, 500)
+
+    class Dated:
+        """Asked for by one name, it answers by another, which the list has."""
+
+        def body(self, request: ModelRequest) -> bytes:
+            return b"{}"
+
+        async def send(self, request: ModelRequest) -> ModelReply:
+            dated = "gpt-4o-2024-08-06"
+            return ModelReply(Outcome.OK, 200, text="{}", model_returned=dated, usage=used)
+
+    book = PriceBook(parse_prices("llm/gpt-4o=10,5,40"), OPENAI)
+    own = book.price(Rung("llm", "gpt-4o"), NOW)
+    assert book.price(Rung("llm", "gpt-4o-2024-08-06"), NOW).cost(used) < own.cost(used)
+
+    async def call(database: Database) -> None:
+        clock = stage.time.clock
+        meter = Meter(
+            books=Books(database, clock), models={"llm": Dated()}, prices=book,
+            policy=stage.settings.policy, clock=clock, gate=Gate(),
+        )  # fmt: skip
+        request = ModelRequest(Rung("llm", "gpt-4o"), "s", "p", "draft", {}, 1000, 10.0)
+        await meter.call(Purpose("run", "step", Role.WRITE), request, lambda tx, reply: None)
+
+    with opened_database(stage.settings.location) as database:
+        stage.time.run(call(database))
+        with database.read() as tx:
+            (made,) = attempts.recent(tx)
+    assert (made.price_source, made.cost_micro) == ("PENSTOCK_PRICES", own.cost(used).micro)
+
+
 def test_a_price_change_never_touches_an_old_entry(stage: Stage, tmp_path: Path) -> None:
     desk = Desk(tmp_path / "desk", {"PENSTOCK_STATE_DIR": str(tmp_path)})
     lists = [("ledger", "entries", "--json"), ("ledger", "attempts", "--json")]
@@ -392,12 +425,7 @@ def test_a_price_change_never_touches_an_old_entry(stage: Stage, tmp_path: Path)
     policy = replace(stage.settings.policy, run_budget=MicroCredits(5_000_000))
     stage.settings = replace(stage.settings, prices=dearer, policy=policy)
     stage.time.pass_by(timedelta(days=1))
-    stage.blog.pages = {
-        path.replace(".html", "-2.html"): str(body)
-        .replace(".html", "-2.html")
-        .replace("explained", "revisited")
-        for path, body in blog_pages().items()
-    }
+    stage.blog.pages = renamed(blog_pages())
     second = stage.once()
     after = told()
     assert second.outcome is RunOutcome.PUBLISHED, second.reason

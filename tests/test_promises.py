@@ -21,7 +21,7 @@ from ledger import audit, store
 from tests.doubles import author
 from tests.doubles.model import Asked
 from tests.doubles.web import SiteDouble
-from tests.stage import Kill, Killed, Stage, blog_pages
+from tests.stage import Kill, Killed, Stage, blog_pages, renamed
 
 MakeStage = Callable[..., Stage]
 Draft = dict[str, Any]
@@ -66,12 +66,7 @@ class TestSpendWhatItDoesNotHaveOrWithoutAnEntryInTheBooks:
         reasons = []
         for day in range(3):
             one.time.pass_by(timedelta(days=1))
-            one.blog.pages = {
-                path.replace(".html", f"-{day}.html"): str(body)
-                .replace(".html", f"-{day}.html")
-                .replace("explained", f"revisited {day}")
-                for path, body in blog_pages().items()
-            }
+            one.blog.pages = renamed(blog_pages(), str(day))
             reasons.append(one.once().reason)
             # Dearer than the first run, by which the next ones are judged to be affordable.
             one.model.reviews = [author.review("") | {"verdict": "revise"}] * 3

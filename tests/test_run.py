@@ -16,8 +16,7 @@ from daemon.inference.ladder import Tier
 from daemon.journal import RunOutcome
 from ledger import store
 from ledger.database import Database
-from tests.doubles.web import Page
-from tests.stage import Kill, Killed, Stage
+from tests.stage import Kill, Killed, Stage, renamed
 from tests.virtual import START
 
 MakeStage = Callable[..., Stage]
@@ -139,7 +138,7 @@ def test_an_empty_ledger_sleeps_on_digests_and_wakes_with_money(stage: MakeStage
     assert not one.model.requests
     one.deposit("5")
     one.time.pass_by(timedelta(days=1))
-    one.blog.pages.update(_renamed(one.blog.pages))
+    one.blog.pages.update(renamed(one.blog.pages))
     awake = one.once()
     assert awake.tier is not Tier.DORMANT
     assert one.model.requests
@@ -332,16 +331,4 @@ def _review(
         "problems": [],
         "unsupported": unsupported or [],
         "questions": [],
-    }
-
-
-def _renamed(pages: dict[str, Page | bytes | str]) -> dict[str, Page | bytes | str]:
-    """The same blog with new addresses, as if four new entries had appeared."""
-    return {
-        path.replace(".html", "-2.html"): (
-            body.replace(".html", "-2.html").replace("explained", "revisited")
-            if isinstance(body, str)
-            else body
-        )
-        for path, body in pages.items()
     }

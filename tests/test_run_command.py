@@ -102,16 +102,16 @@ def test_a_reload_takes_good_settings_and_refuses_bad_ones(
     daemon.write(PENSTOCK_FEEDS=feeds, PENSTOCK_DAILY_CAP="a lot")
     daemon.process.send_signal(signal.SIGHUP)
     daemon.heard("RELOADING=1")
-    daemon.heard("READY=1")
+    assert "-01-01 " in daemon.heard("READY=1")
     (refused,) = [line for line in daemon.lines() if "PENSTOCK_DAILY_CAP" in line["message"]]
     assert "not used" in refused["message"]
-    daemon.write(PENSTOCK_FEEDS=feeds, PENSTOCK_DAILY_CAP="2")
+    daemon.write(PENSTOCK_FEEDS=feeds, PENSTOCK_PUBLISH_CRON="0 5 2 2 *")
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.heard("READY=1")
+    assert "-02-02 " in daemon.heard("READY=1")
     assert [line for line in daemon.lines() if line["message"] == "settings reloaded"]
     daemon.file.unlink()
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.heard("READY=1")
+    assert "-02-02 " in daemon.heard("READY=1")
     (refused,) = [line for line in daemon.lines() if str(daemon.file) in line["message"]]
     assert "not used" in refused["message"]
     assert daemon.process.poll() is None

@@ -742,6 +742,11 @@ def test_a_key_that_no_header_carries_is_told_at_once_and_not_shown(key: str) ->
     assert key not in str(problem)
 
 
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk one", "schlüssel", "key\x7f", "a\u200bb"])
+def test_a_providers_key_that_no_header_carries_is_told_at_once_and_not_shown(key: str) -> None:
+    assert key not in problem("PENSTOCK_PROVIDER_LLM_KEY", key, PAID)
+
+
 def test_a_handle_is_taken_as_profiles_show_it() -> None:
     read = load(FREE | {"BLUESKY_HANDLE": "@me.bsky.social"}, at=NOW)
     assert read.publishing.bluesky.handle == "me.bsky.social"

@@ -235,6 +235,13 @@ def test_markup_is_read_as_a_person_would_see_it(markup: str, read: str) -> None
     assert text.from_markup(markup) == read
 
 
+def test_what_is_hidden_stays_hidden_after_letters_that_are_longer_in_lower_case() -> None:
+    letters = "İ" * 30
+    hidden = "</script><script>steer the reader</script>"
+    assert text.from_markup(f"{letters}{hidden}seen") == f"{letters}seen"
+    assert text.from_markup(f"{letters}<style>p{{}}</style>seen") == f"{letters}seen"
+
+
 @pytest.mark.parametrize(
     "markup",
     [

@@ -30,7 +30,7 @@ async def look(
     timeout_s = patient.settings.fetch.timeout_s
     async with getter(times, transport, timeout_s) as ask:
         try:
-            listed = await ask.get(f"{endpoint.url}/models", _authorization(endpoint))
+            listed = await ask.get(f"{endpoint.url}/models", endpoint.authorization)
         except Unreached as error:
             remedy = f"look at {setting}_URL, and at the network"
             return [fail(check, f"{endpoint.name} {error}", remedy)]
@@ -39,10 +39,6 @@ async def look(
         counter = await _counter(endpoint, times, transport, timeout_s)
         found = [await _key(endpoint, setting, listed, counter, ask)]
     return [*found, *_models(endpoint, models, listed)]
-
-
-def _authorization(endpoint: Endpoint) -> dict[str, str]:
-    return {"authorization": f"Bearer {endpoint.key.reveal()}"} if endpoint.key else {}
 
 
 def _trouble(endpoint: Endpoint, setting: str, listed: Answer) -> Finding | None:
@@ -99,7 +95,7 @@ async def _key(
     # A counter that says no, and a list that is open to anyone, are told apart by asking.
     try:
         if endpoint.usage_api in (UsageApi.AUTO, UsageApi.OPENROUTER):
-            told = await ask.get(f"{endpoint.url}/key", _authorization(endpoint))
+            told = await ask.get(f"{endpoint.url}/key", endpoint.authorization)
             if told.status in _REFUSED:
                 remedy = f"make a key at the provider and put it into {setting}_KEY"
                 said = f"{name} does not know the key (HTTP {told.status}{told.said})"

@@ -8,11 +8,11 @@ there and not bought again.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -103,7 +103,8 @@ class Asker:
         self._call_timeout_s = call_timeout_s
         self._clock = clock
         self._manners: dict[Rung, _Manner] = {}
-        self._used_up_until: dict[str, datetime] = {}
+        # By the clock that is never set.
+        self._used_up_until: dict[str, float] = {}
         self._notes: dict[tuple[str, str], list[str]] = {}
 
     async def ask(
@@ -159,9 +160,9 @@ class Asker:
         """Why a rung is not asked now, or None."""
         if rung in self._meter.rested:
             return "it billed more than its price says"
-        now = self._clock.now()
-        if self._used_up_until.get(rung.provider, now) > now:
+        if self._used_up_until.get(rung.provider, -math.inf) > self._clock.monotonic():
             return "its provider's account is used up"
+        now = self._clock.now()
         with self._books.read() as tx:
             tries = attempts.tries(tx, rung.provider, since=now - breaker.LOOK_BACK)
         until = breaker.rests_until(tries, rung.model, now)
@@ -247,7 +248,8 @@ class Asker:
             if reply.outcome is Outcome.UNKNOWN:
                 raise _RungFailed(reply.error)
             if _is_used_up(reply):
-                self._used_up_until[rung.provider] = self._clock.now() + breaker.REST
+                rested_s = breaker.REST.total_seconds()
+                self._used_up_until[rung.provider] = self._clock.monotonic() + rested_s
                 raise _RungFailed(reply.error)
             if reply.outcome is Outcome.UNSENT or reply.http_status in _THROTTLED:
                 waits += 1

@@ -87,6 +87,8 @@ _COMPLETE = _attempt.update().where(_attempt.c.id == bindparam("of"))
 _NEWEST_STATUS = (
     select(_attempt.c.http_status)
     .where(_attempt.c.provider == bindparam("provider"), _attempt.c.http_status.is_not(None))
+    # A clock that was ahead must not make its answer the newest for ever.
+    .where(_attempt.c.at <= bindparam("now", type_=_attempt.c.at.type))
     .order_by(_attempt.c.at.desc())
     .limit(1)
 )
@@ -132,9 +134,9 @@ def in_flight(tx: Connection) -> Sequence[Row[Any]]:
     return tx.execute(_IN_FLIGHT).all()
 
 
-def newest_status(tx: Connection, provider: str) -> int | None:
+def newest_status(tx: Connection, provider: str, now: datetime) -> int | None:
     """What a provider's newest answer began with; None before its first."""
-    return tx.execute(_NEWEST_STATUS, {"provider": provider}).scalar_one_or_none()
+    return tx.execute(_NEWEST_STATUS, {"provider": provider, "now": now}).scalar_one_or_none()
 
 
 def unknown_open(tx: Connection) -> Sequence[Row[Any]]:

@@ -59,9 +59,7 @@ class Billing:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._key = endpoint.key.reveal()
-        headers = {"user-agent": "penstock"}
-        if endpoint.key:
-            headers["authorization"] = f"Bearer {self._key}"
+        headers = {"user-agent": "penstock", **endpoint.authorization}
         self._client = tls.client(transport, headers, timeout=timeout_s)
 
     async def counter(self) -> Counter | None:
@@ -84,7 +82,7 @@ class Billing:
             units = amount(data.get("total_used"))
             if units is not None:
                 status = await self._data(f"{root}/api/status")
-                used = micro(units / (amount(status.get("quota_per_unit")) or QUOTA_PER_CREDIT))
+                used = micro(units, amount(status.get("quota_per_unit")) or QUOTA_PER_CREDIT)
                 if used is not None:
                     return Counter(used, UsageApi.NEW_API)
         if asked in (UsageApi.AUTO, UsageApi.NONE):
@@ -120,7 +118,7 @@ class Billing:
                     content += chunk
                     if len(content) > ANSWER_BYTES_MAX:
                         raise Unreadable(f"the answer of {url} has no end")
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             said = str(error).replace(self._key, "***") if self._key else str(error)
             raise Unreadable(f"{error.__class__.__name__} {said}".strip()) from None
         if response.status_code == 429 or response.status_code >= 500:

@@ -53,6 +53,8 @@ def rests_until(tries: Sequence[Try], model: str, now: datetime) -> datetime | N
     Args:
         tries: of its provider, oldest first.
     """
+    # What a clock that was ahead dated would keep it resting until that day is there.
+    tries = [one for one in tries if one.ended_at <= now]
     own = (t for t in reversed(tries) if t.model == model)
     model_rest = _rest(own, lambda t: t.failed)
     provider_rest = _rest(reversed(tries), lambda t: t.provider_failed)

@@ -52,12 +52,13 @@ class ChatModel:
     ) -> None:
         self._url = f"{endpoint.url}/chat/completions"
         self._key = endpoint.key.reveal()
-        headers = {"content-type": "application/json", "user-agent": "penstock"}
-        if endpoint.key:
-            headers["authorization"] = f"Bearer {self._key}"
         self._client = tls.client(
             transport,
-            headers,
+            {
+                "content-type": "application/json",
+                "user-agent": "penstock",
+                **endpoint.authorization,
+            },
             # A connection that was kept may be closed by the other side just as we send on it, and
             # then nobody can say whether the request was read.
             limits=httpx.Limits(max_keepalive_connections=0),
@@ -127,7 +128,8 @@ class ChatModel:
             return replace(known, error=f"no answer in {limit_s:g} s")
         except _NOTHING_SENT as error:
             return ModelReply(Outcome.UNSENT, error=_describe(error))
-        except httpx.HTTPError as error:
+        # OSError: what TLS finds wrong with an answer comes as it is.
+        except (httpx.HTTPError, OSError) as error:
             return replace(known, error=_describe(error))
         said = bytes(content)
         if response.status_code != 200:
@@ -146,12 +148,13 @@ class ChatModel:
         await self._client.aclose()
 
 
-# No connection was made, so nothing can have been billed.
+# No connection was made, or the request was none, so nothing can have been billed.
 _NOTHING_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
     httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
     httpx.InvalidURL,
 )
 

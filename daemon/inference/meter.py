@@ -22,7 +22,7 @@ from daemon.governor import Policy
 from daemon.inference import attempts
 from daemon.inference.ladder import Role, Rung
 from daemon.inference.port import Model, ModelReply, ModelRequest, Outcome
-from daemon.inference.prices import Price, PriceBook, UnknownPrice
+from daemon.inference.prices import OWN, Price, PriceBook, UnknownPrice
 from ledger import store
 from ledger.errors import NotAllowed
 from ledger.money import ZERO, MicroCredits
@@ -74,6 +74,7 @@ class Meter:
         self._gate = gate
         self._in_flight: dict[str, dict[str, MicroCredits]] = {}
         self._settled = asyncio.Event()
+        self._turn = asyncio.Lock()
         # Models that billed above their hold: their price is wrong until a person has looked.
         self.rested: set[Rung] = set()
 
@@ -92,9 +93,8 @@ class Meter:
         price = self._prices.price(request.rung, self._clock.now())
         body = self._models[request.rung.provider].body(request)
         worst = price.worst_case(input_max=len(body), output_max=request.output_tokens_max)
-        attempt = await self._hold(purpose, request, price, worst)
         siblings = self._in_flight.setdefault(purpose.run, {})
-        siblings[attempt] = worst
+        attempt = await self._hold(purpose, request, price, worst, siblings)
         started = self._clock.monotonic()
         try:
             reply = await self._models[request.rung.provider].send(request)
@@ -106,21 +106,30 @@ class Meter:
         return reply
 
     async def _hold(
-        self, purpose: Purpose, request: ModelRequest, price: Price, worst: MicroCredits
+        self,
+        purpose: Purpose,
+        request: ModelRequest,
+        price: Price,
+        worst: MicroCredits,
+        siblings: dict[str, MicroCredits],
     ) -> str:
         """Hold the worst case and record the attempt; waits for siblings where that helps."""
         while True:
             settled = self._settled
-            siblings = self._in_flight.get(purpose.run, {})
-            held = sum(siblings.values(), start=ZERO)
-            # A kill leaves every request in flight held, and the run must afford to go on: side by
-            # side they may hold two thirds of its budget.
-            if not siblings or (held + worst) * 3 <= self._policy.run_budget * 2:
-                try:
-                    return await self._try_hold(purpose, request, price, worst)
-                except NotAllowed:
-                    if not siblings:
-                        raise
+            # One at a time: whoever waits for another writer is among nobody's siblings yet.
+            async with self._turn:
+                held = sum(siblings.values(), start=ZERO)
+                # A kill leaves every request in flight held, and the run must afford to go on: side
+                # by side they may hold two thirds of its budget.
+                if not siblings or (held + worst) * 3 <= self._policy.run_budget * 2:
+                    try:
+                        attempt = await self._try_hold(purpose, request, price, worst)
+                    except NotAllowed:
+                        if not siblings:
+                            raise
+                    else:
+                        siblings[attempt] = worst
+                        return attempt
             await settled.wait()
 
     async def _try_hold(
@@ -209,9 +218,11 @@ class Meter:
             return price
         returned = Rung(asked.provider, str(reply.model_returned))
         try:
-            return self._prices.price(returned, self._clock.now())
+            found = self._prices.price(returned, self._clock.now())
         except UnknownPrice:
             return price
+        # A model is asked for by one name and answers by another: no list overrides the operator.
+        return price if price.source == OWN != found.source else found
 
 
 def limits(policy: Policy, purpose: Purpose, now: datetime) -> store.Limits:

@@ -36,6 +36,11 @@ class Endpoint:
     key: Secret
     usage_api: UsageApi = UsageApi.AUTO
 
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header with the key; none without one."""
+        return {"authorization": f"Bearer {self.key.reveal()}"} if self.key else {}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:

@@ -18,6 +18,8 @@ from ledger.money import MicroCredits, divide_up
 
 TOKENS_PER_PRICE = 1_000_000
 PROMPT_TOKENS_MAX = 100_000
+# The source of what the operator says.
+OWN = "PENSTOCK_PRICES"
 _NOT_BY_TOKENS_ALONE = ("requests_kcount", "output_reasoning_mtok", "output_citation_mtok")
 
 
@@ -137,7 +139,7 @@ def parse_prices(text: str) -> dict[str, Price]:
         fresh, cached, output = (MicroCredits.parse(figure).micro for figure in figures)
         if min(fresh, cached, output) < 0:
             raise ValueError(f"{item!r} has a negative price")
-        prices[str(parse_rung(name))] = Price(fresh, cached, output, source="PENSTOCK_PRICES")
+        prices[str(parse_rung(name))] = Price(fresh, cached, output, source=OWN)
     return prices
 
 

@@ -87,7 +87,7 @@ def reported_cost(found: Any) -> MicroCredits | None:
     cost = amount(usage.get("cost"))
     if cost is None:
         ticks = amount(usage.get("cost_in_usd_ticks"))
-        return None if ticks is None else micro(_UPWARD.divide(ticks, TICKS_PER_CREDIT))
+        return None if ticks is None else micro(ticks, TICKS_PER_CREDIT)
     upstream = amount(fields(usage.get("cost_details")).get("upstream_inference_cost"))
     if usage.get("is_byok") is True:
         # A fee alone is not the bill; our own price is nearer to it.
@@ -116,11 +116,12 @@ def amount(value: Any) -> Decimal | None:
     return number if number.is_finite() and number >= 0 else None
 
 
-def micro(credits: Decimal) -> MicroCredits | None:
+def micro(units: Decimal, units_per_credit: Decimal | int = 1) -> MicroCredits | None:
     """An amount of credits, rounded up to the next millionth; None beyond what can be kept."""
-    if credits > MICRO_MAX // MICRO_PER_CREDIT:
+    whole = _UPWARD.divide(units, units_per_credit)
+    if whole > MICRO_MAX // MICRO_PER_CREDIT:
         return None
-    exact = _UPWARD.multiply(credits, MICRO_PER_CREDIT)
+    exact = _UPWARD.multiply(whole, MICRO_PER_CREDIT)
     return MicroCredits(int(exact.to_integral_value(ROUND_CEILING)))
 
 

@@ -108,7 +108,10 @@ class FeedReader:
 
 def read_file(name: str) -> Fetched:
     """A local file, as if it had been fetched; relative links in it have no base."""
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise ParseError(str(error)) from None
     if not path.is_file():
         raise ParseError("there is no such file")
     if path.stat().st_size > BYTES_MAX:

@@ -15,7 +15,7 @@ _BLOCK = re.compile(
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<[a-z/!?][^<>]*>", re.IGNORECASE)
-_UNSEEN = re.compile(r"<(script|style|noscript)\b[^<>]*>", re.IGNORECASE)
+_UNSEEN = re.compile(r"<(script|style|noscript)\b[^<>]*>", re.IGNORECASE | re.ASCII)
 MARKUP_MAX = 200_000
 # Shown as nothing, though Unicode calls them letters or marks; some can carry bytes.
 _BLANK = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0")
@@ -106,12 +106,16 @@ def from_markup(markup: str) -> str:
 
 def _without_scripts(markup: str) -> str:
     """Without what no reader sees; an element that is never closed takes the rest with it."""
-    lower, kept, position = markup.lower(), [], 0
+    kept, position = [], 0
     while (opening := _UNSEEN.search(markup, position)) is not None:
         kept.append(markup[position : opening.start()])
-        position = lower.find(f"</{opening[1].lower()}", opening.end())
-        if position < 0:
+        # Not in a lower-case copy, which can be longer: that of İ is two characters.
+        closing = re.compile(f"</{opening[1]}", re.IGNORECASE | re.ASCII).search(
+            markup, opening.end()
+        )
+        if closing is None:
             return "".join(kept)
+        position = closing.start()
     return "".join([*kept, markup[position:]])
 
 

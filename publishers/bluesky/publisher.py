@@ -300,7 +300,7 @@ class Bluesky:
         reference = records.blob(thumb)
         trouble: XrpcError | None = None
         for pause_s in PAUSES_S:
-            await self._wait(pause_s)
+            await self._clock.sleep(pause_s)
             try:
                 answer = await account.procedure(
                     "com.atproto.repo.uploadBlob", thumb, reference["mimeType"]
@@ -347,7 +347,7 @@ class Bluesky:
         """
         unclear: XrpcError | None = None
         for pause_s in PAUSES_S:
-            await self._wait(pause_s)
+            await self._clock.sleep(pause_s)
             try:
                 understood(await account.procedure(nsid, body))
             except Unclear as error:
@@ -487,10 +487,6 @@ class Bluesky:
             return await asked
         except XrpcError as error:
             raise _not_read(error) from error
-
-    async def _wait(self, seconds: float) -> None:
-        if seconds:
-            await self._clock.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)

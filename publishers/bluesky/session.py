@@ -300,7 +300,8 @@ class Account:
     def _mind_refusal(self) -> None:
         """Do not offer a password again that was refused today."""
         refusal, now = self._kept.refusal, self._clock.now()
-        if refusal is None or now >= refusal.until:
+        # Later than that it was put by a clock that was ahead.
+        if refusal is None or not now < refusal.until <= now + REFUSED_FOR:
             return
         if self._hashed(refusal.password.partition("$")[0]) != refusal.password:
             return

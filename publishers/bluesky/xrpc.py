@@ -174,7 +174,7 @@ class Wire:
             trouble = self._sorted(error.response, error.__cause__)
         except TimeoutError:
             trouble = Unclear(f"no whole answer within {limit_s:g} s")
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
             trouble = self._sorted(None, error)
         except (ValueError, RecursionError, exceptions.AtProtocolError):
             # The SDK raises ModelError for an error that is JSON but none of XRPC's.

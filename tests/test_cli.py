@@ -1154,6 +1154,22 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 
 @beside
+def test_a_stderr_that_cannot_be_written_stops_no_work_and_changes_no_code(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("NOT RUN: this machine has no /dev/full")
+    desk = digest_desk(tmp_path).initialised()
+
+    def code(words: str) -> int:
+        return subprocess.run(
+            ["bash", "-c", f"{shlex.quote(PENSTOCK)} {words} 2>/dev/full"], env=desk.env(),
+            cwd=tmp_path, stdout=subprocess.DEVNULL, timeout=60, check=False,
+        ).returncode  # fmt: skip
+
+    assert [code("once"), code("runs show nope")] == [DONE, SETTINGS]
+    assert len(desk.articles) == 1
+
+
+@beside
 def test_the_module_and_the_command_are_the_same(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     command = desk.run("--version")

@@ -573,6 +573,8 @@ def test_an_export_whose_reader_goes_away_is_no_error(tmp_path: Path, paid: Paid
 def test_an_export_onto_a_full_disk_fails_as_every_failure_does(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("NOT RUN: this machine has no /dev/full")
+    wrong = in_a_shell(Desk(tmp_path / "wrong"), "bogus --json > /dev/full")
+    assert wrong.stdout == "2\n"
     done = in_a_shell(Desk(tmp_path).initialised(), "ledger export --format csv > /dev/full")
     assert "No space left" in done.stderr
     assert "Exception" not in done.stderr
@@ -971,6 +973,16 @@ def test_a_trigger_that_was_not_put_back_is_named(tmp_path: Path) -> None:
     assert (result.code, result.json["ok"]) == (BOOKS_WRONG, False)
     for name in names:
         assert any(name in problem for problem in result.json["problems"]), name
+
+
+@beside
+def test_wrong_books_are_exit_6_though_nobody_reads_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path).initialised()
+    tamper(desk)
+    for unbuffered in ("", "1"):
+        desk.settings["PYTHONUNBUFFERED"] = unbuffered
+        done = in_a_shell(desk, "ledger check | exec sleep 0", "${PIPESTATUS[0]}")
+        assert (done.stdout, done.stderr) == (f"{BOOKS_WRONG}\n", "")
 
 
 @beside

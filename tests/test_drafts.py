@@ -602,6 +602,12 @@ def test_a_file_that_is_not_there_is_named(desk: Desk) -> None:
     assert "/nowhere.md" in result.err
 
 
+def test_a_text_to_edit_is_no_document(desk: Desk) -> None:
+    result = desk.run("drafts", "edit", run_of(desk), "--print", "--json")
+    assert result.code == SETTINGS
+    assert "--print" in result.json["error"]
+
+
 def test_a_draft_that_has_expired_is_neither_edited_nor_approved(desk: Desk) -> None:
     run = run_of(desk)
     desk.sql(

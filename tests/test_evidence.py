@@ -18,7 +18,7 @@ from daemon.desk.evidence import (
     shortens,
     verify,
 )
-from daemon.desk.figures import numbers
+from daemon.desk.figures import borne_out, numbers, stated
 
 SOURCE = (
     "The daemon keeps “its own” ledger – and it never spends what isn’t there.\n"
@@ -205,6 +205,17 @@ def test_numbers_are_written_one_way(text: str, expected: set[str]) -> None:
 
 def test_a_number_without_its_zero_is_a_number_all_the_same() -> None:
     assert numbers("it costs .5 credits") - numbers("it costs 1 credit")
+
+
+@pytest.mark.parametrize("digits", ["1e999999999", "1" * 5000])
+def test_a_number_too_large_to_work_out_is_read_as_it_is_written(digits: str) -> None:
+    assert numbers(f"{digits} million") == {f"{digits}*1000000"}
+    assert numbers("1.5 million, 3k, ½ million") == {"1500000", "3000", "1⁄2*1000000"}
+
+
+def test_a_number_in_words_without_end_is_none() -> None:
+    spelt = "one " + "hundred " * 2500
+    assert borne_out(spelt) == stated(spelt) == set()
 
 
 @pytest.mark.parametrize("source", ["S1", "s1", "[S1]", " [s1] "])

@@ -157,6 +157,19 @@ def test_a_title_pages_nobody_runs_nothing_and_links_to_its_source_alone(
     assert links(article("So it is [S1].", titled(title)))[1:] == [(shown, "https://one.example/a")]
 
 
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Call +49 30 1234 5678 now",
+        "Pay bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq now",
+        "How sk-abcdefghijklmnop1234567890 got out",
+    ],
+)
+def test_a_title_with_a_number_a_wallet_or_a_key_is_shown_as_its_host(title: str) -> None:
+    listed = links(article("So it is [S1].", titled(title)))[1:]
+    assert listed == [("one.example", "https://one.example/a")]
+
+
 def test_an_address_with_a_template_in_it_runs_nowhere() -> None:
     text = article("So it is [S1].", titled("One", "https://one.example/?q={{7}}&r={%x%}"))
     assert "{" not in text

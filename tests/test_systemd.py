@@ -170,6 +170,24 @@ def test_installing_twice_changes_nothing_and_keeps_the_operators_settings(tmp_p
     assert {file["state"] for file in installed(tmp_path)["files"]} == {"kept"}
 
 
+@pytest.mark.parametrize("there", ["no text", "a link to nowhere"])
+def test_what_can_not_be_read_as_a_unit_is_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str
+) -> None:
+    unit = tmp_path / "etc/systemd/system/penstock.service"
+    unit.parent.mkdir(parents=True)
+    if there == "no text":
+        unit.write_bytes(b"[Unit]\n\xff\xfe\n")
+    else:
+        unit.symlink_to(tmp_path / "nowhere")
+    words = Namespace(name=None, root=str(tmp_path), dry_run=False, json=True, env_file=None)
+    assert install.run(words) == 0
+    states = {file["path"]: file["state"] for file in json.loads(capsys.readouterr().out)["files"]}
+    assert states["/etc/systemd/system/penstock.service"] == "replaced"
+    assert not unit.is_symlink()
+    assert f"ExecStart={PENSTOCK} run" in unit.read_text()
+
+
 def test_a_further_publication_has_its_own_settings_and_state(tmp_path: Path) -> None:
     found = installed(tmp_path, "blog")
     assert "systemctl enable --now penstock@blog" in found["next"]

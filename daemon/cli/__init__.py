@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TextIO, TypeAlias
 
 from daemon import __version__
 
@@ -36,14 +36,14 @@ def run(argv: Sequence[str]) -> int:
         " ".join(argv).encode()
     except UnicodeEncodeError:
         problem = "a word of this call is not UTF-8; write it in UTF-8"
-        print(f"penstock: {problem}", file=sys.stderr)
+        say(f"penstock: {problem}")
         if "--json" in argv:
             _print_document({"error": problem})
         return 2
     try:
         args = parser().parse_args(argv)
     except _WrongCall as error:
-        print(error.usage + f"penstock: {error}", file=sys.stderr)
+        say(error.usage + f"penstock: {error}")
         if "--json" in argv:
             _print_document({"error": str(error)})
         return 2
@@ -52,11 +52,11 @@ def run(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader went away, as `head` does. Nothing is wrong, and nothing more can be said.
-        _drop_stdout()
+        # The reader went away in the middle of a page, as `head` does.
+        _drop(sys.stdout)
         return 0
     except KeyboardInterrupt:
-        print(f"penstock: {args.stopped}", file=sys.stderr)
+        say(f"penstock: {args.stopped}")
         if args.json:
             _print_document(args.failure(args.stopped))
         return 1
@@ -84,9 +84,26 @@ def write_utf8() -> None:
         sys.stdout.reconfigure(encoding="utf-8")
 
 
-def _drop_stdout() -> None:
+def say(line: str) -> None:
+    """A line for whoever watches: never on stdout, where results go."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        # Whoever watched went away, or their disk is full. The work goes on without them.
+        _drop(sys.stderr)
+
+
+def tell(text: str, *, end: str = "\n") -> None:
+    """A result. Where its reader went away, as `head` does, what the command came to stands."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        _drop(sys.stdout)
+
+
+def _drop(stream: TextIO) -> None:
     """Let what is still to be written go nowhere; else Python would complain at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _report(error: Exception, args: argparse.Namespace) -> int:
@@ -101,21 +118,25 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
         message = (
             f"unexpected: {type(error).__name__}: {error} (PENSTOCK_LOG_LEVEL=debug shows where)"
         )
-    print(f"penstock: {message}", file=sys.stderr)
+    say(f"penstock: {message}")
+    if args.json:
+        problems = [str(problem) for problem in getattr(error, "problems", [])] or [message]
+        _print_document(args.failure(message) | {"problems": problems})
     try:
-        if args.json:
-            problems = [str(problem) for problem in getattr(error, "problems", [])] or [message]
-            _print_document(args.failure(message) | {"problems": problems})
         sys.stdout.flush()
     except OSError:
         # A full disk under stdout is what was just reported.
-        _drop_stdout()
+        _drop(sys.stdout)
     return int(code)
 
 
 def _print_document(document: Mapping[str, object]) -> None:
     """The one document that `--json` promises, whatever the exit code."""
-    print(json.dumps(document, ensure_ascii=False, indent=2))
+    try:
+        print(json.dumps(document, ensure_ascii=False, indent=2), flush=True)
+    except OSError:
+        # The code says it as well.
+        _drop(sys.stdout)
 
 
 def _debugging(args: argparse.Namespace) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.cli import tell
 from daemon.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ class Context:
     def show(self, document: Any, human: str) -> None:
         """Print a result: the document with `--json`, else the text."""
         if self.args.json:
-            print(json.dumps(document, ensure_ascii=False, indent=2, default=_plain))
+            tell(json.dumps(document, ensure_ascii=False, indent=2, default=_plain))
         else:
-            print(human)
+            tell(human)
 
 
 def drop_to_owner(folder: Path) -> None:
@@ -121,11 +121,6 @@ def drop_to_owner(folder: Path) -> None:
         os.setgroups([])
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
-
-
-def say(line: str) -> None:
-    """A line for whoever watches: never on stdout, where results go."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> str:

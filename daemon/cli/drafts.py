@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from daemon import alerts, control, drafts, journal, packaging
 from daemon.alerts import Kind
-from daemon.cli import write_utf8
-from daemon.cli.context import Context, UsageError, moment, say, table
+from daemon.cli import say, write_utf8
+from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
 from daemon.cli.runs import details, found_run, measures_lines, run_document
 from daemon.drafts import Draft, Edit
@@ -71,6 +71,8 @@ def edit(args: Namespace) -> int:
             row = _waiting(tx, args.run)
             before = drafts.kept(tx, row.id)
         if args.print:
+            if args.json:
+                raise UsageError("--print writes a text to edit; `drafts show` has a document")
             write_utf8()
             print(shelf.text(before), end="")
             return Exit.DONE

@@ -52,7 +52,6 @@ def of_error(error: Exception) -> Exit | None:
         SchemaTooOld,
         StorageCorrupt,
         StorageError,
-        UnsoundBackup,
     )
     from ledger.money import AmountError
 
@@ -60,7 +59,7 @@ def of_error(error: Exception) -> Exit | None:
         ((SettingsError, UsageError, AmountError, BadTransfer, PluginError), Exit.SETTINGS),
         # Of the verbs an operator types, `adjust` alone can ask for more than there is.
         ((SchemaTooNew, SchemaTooOld, BadBackup, NotAllowed), Exit.SETTINGS),
-        ((StorageCorrupt, BooksWrong, UnsoundBackup), Exit.BOOKS_WRONG),
+        ((StorageCorrupt, BooksWrong), Exit.BOOKS_WRONG),
         (LockHeld, Exit.LOCKED),
         ((StorageError, OSError), Exit.FAILED),
     )

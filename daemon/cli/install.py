@@ -125,7 +125,8 @@ def _put(root: Path, file: _File, *, dry_run: bool) -> str:
     """Have the file there; returns what came of it."""
     path = root / file.path.relative_to("/")
     there = os.path.lexists(path)
-    if there and (not file.ours or path.read_text(encoding="utf-8") == file.text):
+    same = path.is_file() and path.read_bytes() == file.text.encode()
+    if there and (not file.ours or same):
         return "kept"
     if not dry_run:
         _have_folder(path.parent)

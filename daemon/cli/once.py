@@ -13,8 +13,8 @@ from typing import Any
 from daemon import journal, look, telemetry
 from daemon import settings as settings_module
 from daemon.app import World, opened_for_work, opened_parts
-from daemon.cli import exits, failed_once
-from daemon.cli.context import Context, publication_document, say
+from daemon.cli import exits, failed_once, say
+from daemon.cli.context import Context, publication_document
 from daemon.cli.progress import watching
 from daemon.cycle import Cycle, Report
 from daemon.inference import attempts

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from daemon import settings as settings_module
 from daemon.app import Parts, World, opened_for_work, opened_parts
-from daemon.cli.context import Context, say
+from daemon.cli import say
+from daemon.cli.context import Context
 from daemon.progress import Progress
 from ledger import store
 from ledger.database import Database

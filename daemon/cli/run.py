@@ -15,7 +15,8 @@ from daemon import logs
 from daemon import settings as settings_module
 from daemon.alerts import Kind
 from daemon.app import Parts, World, alert_webhook, opened_for_work, opened_parts
-from daemon.cli.context import Context, UsageError, say
+from daemon.cli import say
+from daemon.cli.context import Context, UsageError
 from daemon.cli.exits import Exit, of_error
 from daemon.cli.once import trace
 from daemon.clock import SystemClock

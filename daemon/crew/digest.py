@@ -14,7 +14,7 @@ from datetime import datetime
 from daemon.crew.brief import Brief
 from daemon.crew.prompts import prompt
 from daemon.desk.house import BODY_RULES, Context, Manuscript, mended
-from daemon.desk.layout import day, escape, target
+from daemon.desk.layout import day, inert, target
 from daemon.desk.lures import contacts_in, domains_in, hosts, stands
 from daemon.desk.markdown import addresses_in
 from daemon.desk.mending import plain_tags, tags_from, without_addresses, without_mentions
@@ -74,7 +74,7 @@ def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscri
     counted = f"{number} new read{'s' if len(items) != 1 else ''}"
     title = f"{_capital(subject)}: {counted}" if subject else _capital(counted)
     opening = (
-        f"{_capital(counted)} from {_enumerate([_shown(feed) for feed in feeds])}, gathered from"
+        f"{_capital(counted)} from {_enumerate([inert(feed) for feed in feeds])}, gathered from"
         f" their feeds on {day(at)}. The excerpts are the authors' own words; the links lead to"
         " the rest."
     )
@@ -91,15 +91,10 @@ def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscri
 
 def _section(item: DigestItem) -> str:
     byline = ", ".join(filter(None, (item.author, item.feed, day(item.at))))
-    parts = [f"## [{_shown(item.title)}]({target(item.url)})", f"*{_shown(byline)}*"]
+    parts = [f"## [{inert(item.title)}]({target(item.url)})", f"*{inert(byline)}*"]
     if excerpt := _excerpt(item.summary):
-        parts.append(f"> {_inert(_shown(excerpt))}")
+        parts.append(f"> {_plain_start(inert(excerpt))}")
     return "\n\n".join(parts)
-
-
-def _shown(text: str) -> str:
-    """A stranger's words as plain text: they page nobody and link nowhere."""
-    return escape(without_mentions(without_addresses(text)))
 
 
 def _plain(text: str) -> str:
@@ -107,7 +102,7 @@ def _plain(text: str) -> str:
     return re.sub(r"[\[\]<>]", "", without_mentions(without_addresses(text)))
 
 
-def _inert(line: str) -> str:
+def _plain_start(line: str) -> str:
     """A line whose beginning makes no list, rule or heading."""
     return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)
 

@@ -15,6 +15,7 @@ from decimal import Decimal
 
 # Smaller ones in words are as often pronouns and counts of the text's own parts as facts.
 WORDS_LEAST = 11
+_SPELT_END = 10**18
 _SCALES = {
     "hundred": 100, "thousand": 1_000, "thousands": 1_000, "tausend": 1_000,
     "million": 10**6, "millions": 10**6, "millionen": 10**6, "millones": 10**6, "mio": 10**6,
@@ -68,9 +69,9 @@ def stated(text: str) -> frozenset[str]:
 
 def borne_out(quote: str) -> frozenset[str]:
     """Every number that words of a source bear out: also without its sign or percent."""
-    figures = _figures(normalised(_in_digits(quote, 0)), as_ranges=False)
-    ranged = _figures(normalised(_in_digits(quote, 0)))
-    every = {form for figure in (*figures, *ranged) for form in figure.forms()}
+    plain = normalised(_in_digits(quote, 0))
+    figures = (*_figures(plain, as_ranges=False), *_figures(plain))
+    every = {form for figure in figures for form in figure.forms()}
     # What a source writes in words may be quoted in words of a compound, too.
     return frozenset(every) | numbers(quote)
 
@@ -133,7 +134,9 @@ def _figures(text: str, *, as_ranges: bool = True) -> list[_Figure]:
 
 
 def _scaled(digits: str, scale: int) -> str:
-    if "⁄" in digits or digits.count(".") + digits.count(",") > 1:
+    # Only what is surely one number of a human size is multiplied: no power is worked out for a
+    # stranger, whose 1e999999999 million would be an error.
+    if not re.fullmatch(r"\d{0,15}[.,]?\d{0,15}", digits):
         return f"{digits}*{scale}"
     value = Decimal(digits.replace(",", ".")) * scale
     return str(int(value)) if value == value.to_integral_value() else str(value.normalize())
@@ -153,7 +156,8 @@ def _in_digits(text: str, least: int) -> str:
     def written(run: re.Match[str]) -> str:
         out: list[str] = []
         for value, spelt in _read(run[0]):
-            out.append(str(value) if value >= least else spelt)
+            # A stranger's “hundred hundred hundred …” is no number that anybody states.
+            out.append(str(value) if least <= value < _SPELT_END else spelt)
         return " and ".join(out)
 
     return _SPELT_RUN.sub(written, text)

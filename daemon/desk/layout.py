@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from daemon.desk.evidence import Evidence
+from daemon.desk.lures import contacts_in, hosts
 from daemon.desk.markdown import CITATION, read
 from daemon.desk.mending import without_addresses, without_mentions
+from daemon.desk.rules.secrecy import looks_secret
 from daemon.sources.text import without_hidden
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~{}]|&(?=#?\w+;))")
@@ -37,7 +39,7 @@ def article(markdown: str, evidence: Mapping[str, Evidence], *, run: str, read_a
         return f"[[{number_of[source]}]]({target(evidence[source].url)})"
 
     listed = "\n".join(
-        f"{number_of[source]}. [{inert(evidence[source].title)}]({target(evidence[source].url)})"
+        f"{number_of[source]}. [{inert(_name(evidence[source]))}]({target(evidence[source].url)})"
         for source in order
     )
     return (
@@ -45,6 +47,12 @@ def article(markdown: str, evidence: Mapping[str, Evidence], *, run: str, read_a
         f"Read on {day(read_at)}.\n\n---\n\n"
         f"*{disclosure(run, 'Researched, written and published')}*\n"
     )
+
+
+def _name(source: Evidence) -> str:
+    """A page's title; where a telephone number, a wallet or a key stands in it, the page's host."""
+    title = without_addresses(source.title)
+    return next(hosts([source.url])) if contacts_in(title) or looks_secret(title) else title
 
 
 def digest(markdown: str, *, run: str) -> str:

@@ -9,15 +9,16 @@ from dataclasses import replace
 
 from daemon.desk.evidence import alike
 from daemon.desk.manuscript import Manuscript
-from daemon.desk.markdown import EMAIL, PAGES, addresses_in
+from daemon.desk.markdown import CITATION, EMAIL, PAGES, addresses_in
 from daemon.desk.rules.form import DESCRIPTION_MAX, TAG_MAX, TAGS_MAX
 from daemon.sources.text import keywords, shortened, without_hidden
 
 # A run of @ is taken whole, from its first on; a single one behind a word is an address's.
 _MENTION = re.compile(r"(?<![A-Za-z0-9_@])@++(?=[\w-])|(?<=[A-Za-z0-9_])@@++(?=[\w-])")
 _AT_SIGNS = {ord("＠"): "@", ord("﹫"): "@"}
-# [^S1], [s1], (S1), and \[S1\] as some models escape it.
-_ODD_CITATION = re.compile(r"\\?\[\^?[Ss](\d+)\\?\](?!:)|\(S(\d+)\)")
+# [^S1], [s1], and \[S1\] as some models escape it.
+_ODD_CITATION = re.compile(r"\\*\[\^?[Ss](\d+)\\*\](?!:)")
+_ROUND_CITATION = re.compile(r"\\*\(S(\d+)\\*\)")
 _CITATION_GROUP = re.compile(r"\[\s*(S\d+(?:\s*[,;&]\s*S\d+)+)\s*\]", re.IGNORECASE)
 # A citation that was given an address of the model's own: the desk knows where S1 leads.
 _LINKED_CITATION = re.compile(r"\[S(\d+)\]\((?:[a-z]+:|/|#)[^()\s]*\)", re.IGNORECASE)
@@ -29,7 +30,10 @@ def mended(manuscript: Manuscript) -> Manuscript:
     """The manuscript with everything fixed that has one right fix."""
     markdown = _trimmed(_visible(manuscript.markdown))
     markdown = _CITATION_GROUP.sub(_separate_citations, markdown)
-    markdown = _ODD_CITATION.sub(lambda found: f"[S{found[1] or found[2]}]", markdown)
+    markdown = _ODD_CITATION.sub(r"[S\1]", markdown)
+    if not CITATION.search(markdown):
+        # Beside citations in brackets, (S3) is Amazon's.
+        markdown = _ROUND_CITATION.sub(r"[S\1]", markdown)
     markdown = _LINKED_CITATION.sub(r"[S\1]", markdown)
     title = one_line(manuscript.title)
     markdown = _level_headings(markdown, title)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from daemon.desk.evidence import Claim, contains, shortens
 from daemon.desk.figures import borne_out, compounds, numbers, stated, without_compounds
-from daemon.desk.lures import addresses_in_code, domains_in, hosts, stands
+from daemon.desk.lures import addresses_in_code, contacts_in, domains_in, hosts, stands
 from daemon.desk.manuscript import Context, Finding, Manuscript, excerpt
 from daemon.desk.markdown import CITATION, Block, addresses_in, read
 from daemon.sources.text import sentences, word_count, words
@@ -150,6 +150,24 @@ def addresses_in_code_are_sourced(manuscript: Manuscript, context: Context) -> I
                     "links",
                     f"{excerpt(address)} in code stands in no source; leave it out, or show only"
                     " code that a source has",
+                )
+                return
+
+
+def contacts_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """Every telephone number, mail address and wallet in code stands in a page that was read."""
+    if not context.cites:
+        return
+    reading = read(manuscript.markdown)
+    texts = _known_texts(context)
+    seen = set(contacts_in(reading.spoken))
+    for content in (*reading.code, *(block.text for block in reading.blocks if block.has_code)):
+        for contact in contacts_in(content):
+            if contact not in seen and not stands(contact, texts):
+                yield Finding(
+                    "contacts",
+                    f"“{excerpt(contact)}” in code asks readers to call, write or pay and stands"
+                    " in no source; leave it out",
                 )
                 return
 

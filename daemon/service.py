@@ -26,7 +26,7 @@ from daemon.notify import Notifier
 from daemon.starts import Starts, Unusable
 from ledger import audit, store
 from ledger.database import sqlite_path
-from ledger.errors import BooksWrong, StorageCorrupt, StorageError
+from ledger.errors import BooksWrong, StorageBusy, StorageCorrupt, StorageError
 
 if TYPE_CHECKING:
     from daemon.app import Parts
@@ -328,11 +328,15 @@ class Service:
             self._at_work_since = None
             self._show_status()
         error = task.exception()
-        if isinstance(error, StorageCorrupt) or not isinstance(error, Exception | None):
+        if not isinstance(error, Exception | None):
             raise error
+        # Nobody can work with a database that is damaged, or in another's hands.
+        if isinstance(error, StorageCorrupt | StorageBusy):
+            raise error
+        # Where there is no room for this either, nothing can be done for now.
         await self._account_for(job, error)
         if isinstance(error, StorageError):
-            # It takes a small thing and not this one, which is due again at once.
+            # There is room for little, and this is due again at once.
             await self._pause(self._poll_s)
 
     async def _account_for(self, job: _Job, error: Exception | None) -> None:

@@ -506,8 +506,13 @@ def test_a_disk_that_fills_up_is_waited_out(tmp_path: Path, library: Path, left_
     # Not at every one of some nine hundred looks. With a little room it comes and goes.
     assert len(full) == 1 if not left_kb else len(full) <= 5, full
     assert all("free some space" in line for line in full)
-    faults = [alert["cleared"] for alert in told.alerts if alert["kind"] == "fault"]
-    assert faults == [False, True]
+    faults = [alert for alert in told.alerts if alert["kind"] == "fault"]
+    raised = [alert["message"] for alert in faults if not alert["cleared"]]
+    assert all("free some space" in message for message in raised)
+    # With a little room each kind of work that finds none is told as well, and once.
+    assert len(raised) == len({message.partition(":")[0] for message in raised})
+    assert len(raised) in (range(1, 4) if left_kb else (1,))
+    assert len(faults) > len(raised)
     after = Desk(desk.home, desk.settings | {"PENSTOCK_STATE_DIR": str(desk.home / "kept")})
     assert len(after.articles) == 1
     assert after.read("ledger", "check")["ok"]

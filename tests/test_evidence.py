@@ -19,6 +19,7 @@ from daemon.desk.evidence import (
     verify,
 )
 from daemon.desk.figures import borne_out, numbers, stated
+from daemon.desk.lures import contacts_in
 
 SOURCE = (
     "The daemon keeps “its own” ledger – and it never spends what isn’t there.\n"
@@ -599,7 +600,10 @@ def sentence(draw: st.DrawFn, numbers_min: int = 0) -> str:
     found = draw(st.lists(WORD, min_size=6, max_size=20))
     for number in draw(st.lists(NUMBER, min_size=numbers_min, max_size=4)):
         found.insert(draw(st.integers(0, len(found))), number)
-    return f"So {' '.join(found)}."
+    made = f"So {' '.join(found)}."
+    # Numbers side by side may be a telephone's, which no quote is let have.
+    assume(not contacts_in(made))
+    return made
 
 
 DISGUISES = {

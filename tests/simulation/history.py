@@ -183,6 +183,7 @@ class History:
         self._operators = Database(url, busy_timeout_ms=0)
         self._chance = random.Random(f"ids {plan.seed}")
         self._operator = random.Random(f"operator {plan.seed}")
+        self._doubts = random.Random(f"doubts {plan.seed}")
         self._service: Service | None = None
         self._down_s = 0
         self._died = asyncio.Event()
@@ -394,6 +395,7 @@ class History:
             self.world.write_pages()
             self.world.read()
             self._look_in()
+            self._think_better()
 
     def _look_in(self) -> None:
         """The operator approves what waits, most days."""
@@ -409,6 +411,17 @@ class History:
                 alerts.clear(tx, Kind.APPROVAL, row.id, at=now)
 
         self._operate(approve)
+
+    def _think_better(self) -> None:
+        """Now and then the operator takes one of the newest back, however far it has come."""
+        if self._doubts.random() < 0.9:
+            return
+
+        def take_back(tx: Connection) -> None:
+            if newest := journal.runs(tx, limit=3):
+                journal.want_back(tx, self._doubts.choice(newest).id, "a second thought")
+
+        self._operate(take_back)
 
     async def _nature(self) -> None:
         for fault in self.plan.faults:

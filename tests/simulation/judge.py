@@ -96,6 +96,7 @@ def judge(
             *(f"the books do not balance: {problem}" for problem in books.problems),
             *_double_posts(lists),
             *_lost_posts(lists, books),
+            *_shown_again(lists, books),
             *_money(lists, books),
             *_limits(books, settings),
             *_slots(books),
@@ -162,6 +163,20 @@ def _lost_posts(lists: Lists, books: Books) -> Iterator[str]:
     yield from (f"the outbox has {n}, of which no book knows" for n in files - known["outbox"])
 
 
+def _shown_again(lists: Lists, books: Books) -> Iterator[str]:
+    """What a person took back, or the books say was taken down, and is there all the same."""
+    shown = {f"devto {number}" for number, published, _ in lists.articles if published}
+    shown |= {f"bluesky {key}" for key in lists.posts} | {f"outbox {name}" for name in lists.files}
+    wanted_back = [each for each in books.publications if each["withdrawal"] is not None]
+    # What is taken down while it goes out may come once more: nobody can tell that from a loss.
+    noticed = [each["inputs"] for each in books.decisions if each["kind"] == "gone"]
+    for away in (*wanted_back, *noticed):
+        for key in str(away["remote_id"]).rpartition("/")[2].split(" "):
+            name = f"{away['platform']} {key}"
+            if name in shown and (away in wanted_back or name in lists.removed):
+                yield f"{name} was taken back, and is there"
+
+
 def _stays(lists: Lists, platform: str, name: str) -> bool:
     return f"{platform} {name}" not in lists.removed
 
@@ -192,6 +207,9 @@ def _money(lists: Lists, books: Books) -> Iterator[str]:
         if not lines[line]:
             yield f"attempt {attempt['id']} is booked with {line}, which is on no bill"
         lines[line] -= 1
+    # The line of one that was voided could hide behind what was charged for another.
+    unknown = (each["id"] for each in books.attempts if each["outcome"] == "unknown")
+    yield from (f"the unknown {n} is booked with nothing" for n in unknown if not of_attempt[n])
     for account in {f"inference:{provider}" for provider, _, _ in lines}:
         left = (micro for name, _, micro in lines.elements() if account == f"inference:{name}")
         yield from _unexplained(account, sorted(left), sorted(doubtful[account]))

@@ -172,7 +172,7 @@ def _changeable(chance: random.Random, places: str) -> dict[str, str]:
         ),
         "PENSTOCK_MAX_POSTS_PER_DAY": chance.choice(("1", "1", "2")),
         "PENSTOCK_RUN_BUDGET": chance.choice(("0.1", "0.3", "1")),
-        "PENSTOCK_DAILY_CAP": chance.choice(("0.15", "0.5", "5")),
+        "PENSTOCK_DAILY_CAP": chance.choice(("0.06", "0.5", "5")),
         "PENSTOCK_MONTHLY_CAP": chance.choice(("1", "3", "20")),
         "PENSTOCK_RESERVE": chance.choice(("0", "0.05", "0.25")),
         "PENSTOCK_HOLD_EXPIRY": chance.choice(("1", "6", "24")),

@@ -55,6 +55,7 @@ def publication(platform: str, remote_id: str, **changes: Any) -> Mapping[str, A
     return {
         "run": "r1", "platform": platform, "state": "published", "remote_id": remote_id,
         "error": None, "payload": '{"posts": [1, 2]}' if platform == "bluesky" else "{}",
+        "withdrawal": None,
     } | changes  # fmt: skip
 
 
@@ -85,6 +86,10 @@ LISTS = Lists(
     removed=frozenset(),
     expected=[datetime(2026, 11, day, 9, tzinfo=UTC) for day in (23, 30)],
 )
+GONE = {
+    "kind": "gone", "at": datetime(2026, 11, 24, tzinfo=UTC),
+    "inputs": {"platform": "devto", "remote_id": "17"},
+}  # fmt: skip
 AFTERWARDS = replace(BOOKS, runs=[*BOOKS.runs, run("r2", 30)])
 MOMENTS = Moments(calm=BOOKS, posts=BOOKS, holds=BOOKS)
 
@@ -143,6 +148,11 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         LISTS, files={**LISTS.files, "b.md": "# Of pages"}))),
     ("a file that is lost", "the outbox does not have it", lambda: told(replace(
         LISTS, files={}))),
+    ("an article that was taken back", "was taken back, and is there", lambda: told(books=replace(
+        AFTERWARDS, publications=[
+            *BOOKS.publications[1:], publication("outbox", "a.md", withdrawal="wrong")]))),
+    ("an article that is there again", "was taken back, and is there", lambda: told(
+        replace(LISTS, removed=frozenset({"devto 17"})), replace(AFTERWARDS, decisions=[GONE]))),
     ("an article nobody knows of", "of which no book knows", lambda: told(replace(
         LISTS, articles=[*LISTS.articles, (18, True, {"title": "Of pages"})]))),
     ("a post nobody knows of", "of which no book knows", lambda: told(replace(
@@ -157,6 +167,8 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         books=with_entries(DEPOSIT, entry(1), settled(1, amount="0.009999"), entry(2), DOUBTFUL))),
     ("a bill for a hold that was voided", "booked for no request", lambda: told(replace(
         LISTS, bill=[*LISTS.bill, ("llm", "good", 500)]))),
+    ("an unknown answer that is booked with nothing", "booked with nothing", lambda: told(
+        books=with_entries(DEPOSIT, entry(1), settled(1), entry(2, state="voided")))),
     ("books that do not balance", "do not balance", lambda: told(books=replace(
         AFTERWARDS, problems=["a sum differs"]))),
     ("a hold into the reserve", "less than the reserve", lambda: told(books=with_entries(

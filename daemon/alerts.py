@@ -24,6 +24,8 @@ from ledger.types import Timestamp, to_text
 
 # An event is news for as long as somebody who looks in once a week will see it.
 EVENT_STANDS = timedelta(days=7)
+# What a webhook answers to words that it does not take, rather than to anything now.
+_NOT_THESE_WORDS = (400, 413, 422)
 
 
 class Kind(StrEnum):
@@ -183,7 +185,7 @@ class Webhook:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url
-        self._timeout_s = timeout_s
+        self._status: int | None = None
         self._client = tls.client(transport, {}, timeout=timeout_s)
 
     async def close(self) -> None:
@@ -196,16 +198,17 @@ class Webhook:
         """
         with books.read() as tx:
             rows = tx.execute(_UNTOLD).all()
-        begun, problem = clock.monotonic(), None
+        problem = None
         for row in rows:
-            # One that is refused for its words keeps no other back; who says nothing is left alone.
-            if problem is not None and clock.monotonic() - begun >= self._timeout_s:
-                break
             cleared = row.cleared_at is not None
             message = f"all clear: {row.message}" if cleared else row.message
             at = row.cleared_at if cleared else row.raised_at
             if trouble := await self.send(row.kind, message, at, cleared=cleared, run=row.run):
                 problem = trouble
+                # One that is refused for its words keeps no other back; who takes none, or says
+                # nothing, is left alone.
+                if self._status not in _NOT_THESE_WORDS:
+                    break
                 continue
             async with books.write() as tx:
                 same = (_alert.c.key == row.key) & (_alert.c.raised_at == row.raised_at)
@@ -226,9 +229,11 @@ class Webhook:
         document = {
             "kind": kind, "message": message, "run": run, "at": to_text(at), "cleared": cleared,
         }  # fmt: skip
+        self._status = None
         try:
             answer = await self._client.post(self._url, json=document)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             # The address may have a secret in it, and httpx quotes addresses.
             return f"PENSTOCK_ALERT_URL is not reached ({type(error).__name__})"
+        self._status = answer.status_code
         return None if answer.is_success else f"PENSTOCK_ALERT_URL answered {answer.status_code}"

@@ -143,6 +143,10 @@ class Cycle:
             interrupted = journal.interrupted_run(tx)
         if reason is not None or interrupted is None:
             return None
+        if interrupted.outcome == RunOutcome.DRY_RUN:
+            # Nobody would see what it comes to.
+            said = "a dry run that was cut off is let go"
+            return await self._close(interrupted.id, RunOutcome.SKIPPED, said)
         return await self._see_through(interrupted.id, dry_run=False, fresh=False)
 
     async def resume(self, run: str) -> Report:

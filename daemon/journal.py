@@ -278,6 +278,12 @@ def run(tx: Connection, id: str) -> Row[Any] | None:
     return tx.execute(select(_run).where(_run.c.id == id)).one_or_none()
 
 
+def outcome(row: Any) -> str | None:
+    """What a run came to; None while it is not over, though a dry one is known as such."""
+    over = row.state in (RunState.FINISHED, RunState.FAILED)
+    return row.outcome if over else None
+
+
 def has_slot(tx: Connection, slot: datetime) -> bool:
     """Whether a run was opened for a slot."""
     return tx.execute(select(_run.c.id).where(_run.c.slot == slot)).first() is not None

@@ -120,8 +120,7 @@ def expire(
     due = [
         hold
         for hold in posting.open_holds(tx)
-        # Dated as far ahead it was made by a clock that was, and would wait for that day.
-        if abs(at - hold.at) >= expiry and account in (None, hold.account)
+        if hold.at + expiry <= at and account in (None, hold.account)
     ]
     why = f"not known {_hours(expiry)} later" if expiry else "not known when it was asked about"
     for hold in due:

@@ -101,7 +101,8 @@ def step_kind(error: str | None) -> str:
 
 def run_state(state: str, outcome: str | None) -> str:
     """How a run is counted: by its outcome, or as waiting, or as unfinished."""
-    if outcome is not None:
+    # A dry run has its outcome from the first.
+    if outcome is not None and state in (RunState.FINISHED, RunState.FAILED):
         return outcome
     if state == RunState.AWAITING_APPROVAL:
         return RunOutcome.AWAITING_APPROVAL

@@ -29,6 +29,8 @@ from ledger.database import sqlite_path
 from ledger.errors import BooksWrong, StorageBusy, StorageCorrupt, StorageError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from daemon.app import Parts
 
 # Approvals, pauses and clocks that were set are noticed within this.
@@ -106,6 +108,8 @@ class Service:
         self._was_shut = False
         # What an earlier life left is looked at first.
         self._pursued = False
+        # Due, but after whatever else is: there was no room for it.
+        self._put_off: set[Bell] = set()
         # The run that was gone on with last, when, and how it stood then.
         self._tried: tuple[str, datetime, tuple[Any, ...]] | None = None
 
@@ -223,20 +227,24 @@ class Service:
             self._tried = (waiting.id, now, _standing(waiting))
             return _Job(f"{Bell.PUBLISH} {waiting.id}", self._go_on)
         schedule = self._settings.schedule
-        if slot := cadence.due(schedule.publish, last[Bell.PUBLISH], now):
+        off = self._put_off
+        slot = cadence.due(schedule.publish, last[Bell.PUBLISH], now)
+        if slot and Bell.PUBLISH not in off:
             return _Job(Bell.PUBLISH, partial(self._use, slot), (Bell.PUBLISH, slot))
         for bell, bell_schedule, work in (
             (Bell.COLLECT, schedule.collect, self._collect),
             (Bell.FEED, schedule.feed, self._poll),
         ):
-            if slot := cadence.due(bell_schedule, last[bell], now):
+            slot = cadence.due(bell_schedule, last[bell], now)
+            if slot and bell not in off:
                 return _Job(bell, work, (bell, slot))
         for bell, every, work in (
             (Bell.PURSUE, HOURLY, self._parts.cycle.recover),
             (Bell.DAILY, DAILY, self._daily),
         ):
-            if now - last[bell] >= every:
+            if now - last[bell] >= every and bell not in off:
                 return _Job(bell, work, (bell, now))
+        off.clear()
         schedules = (schedule.publish, schedule.collect, schedule.feed)
         following = [last[Bell.PURSUE] + HOURLY, last[Bell.DAILY] + DAILY]
         following += [slot for each in schedules if (slot := each.next_slot(now)) is not None]
@@ -351,9 +359,17 @@ class Service:
                 alerts.sound(tx, Kind.FAULT, about, said, at=now)
             else:
                 alerts.clear(tx, Kind.FAULT, about, at=now)
-            if job.bell is not None and not isinstance(error, StorageError):
-                bells.ring(tx, *job.bell)
+            if job.bell is not None:
+                if isinstance(error, StorageError) and not self._is_opened(tx, job.bell[0]):
+                    self._put_off.add(job.bell[0])
+                else:
+                    bells.ring(tx, *job.bell)
         self._pursued = self._pursued or job.name == Bell.PURSUE
+
+    def _is_opened(self, tx: Connection, bell: Bell) -> bool:
+        """Whether a slot has its run, which is gone on with by itself."""
+        waiting = journal.interrupted_run(tx) if bell is Bell.PUBLISH else None
+        return waiting is not None and waiting.outcome is None
 
     # Looking out
 

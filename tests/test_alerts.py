@@ -184,6 +184,16 @@ class Particular(WebhookDouble):
         return Answer(204)
 
 
+class Busy(WebhookDouble):
+    """Takes nothing for now, and counts."""
+
+    asked = 0
+
+    async def handle(self, request: Request) -> Answer:
+        self.asked += 1
+        return Answer(429)
+
+
 def test_one_alert_that_is_refused_keeps_no_other_back(office: Office) -> None:
     office.listen(Particular(refused="strange"))
     office.sound(Kind.REFUSED, "r1:devto", "a strange title")
@@ -198,3 +208,11 @@ def test_what_passes_while_it_is_told_has_its_all_clear(office: Office) -> None:
     for _ in range(3):
         office.tell()
     assert [cleared for _, cleared in office.told()] == [False, True]
+
+
+def test_a_webhook_that_takes_nothing_is_asked_once_at_each_turn(office: Office) -> None:
+    office.listen(busy := Busy())
+    for number in range(9):
+        office.sound(Kind.BARRED, f"place {number}")
+    assert "429" in str(office.tell())
+    assert busy.asked == 1

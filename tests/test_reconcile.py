@@ -25,7 +25,6 @@ from ledger.rules import Code
 from tests.doubles.model import Kind
 from tests.doubles.model import UsageApi as Api
 from tests.stage import Stage
-from tests.virtual import VirtualTime
 
 MakeStage = Callable[..., Stage]
 # Outcomes the books cannot know, and which of them leave the answer's name behind.
@@ -223,20 +222,6 @@ def test_a_hold_nobody_can_tell_about_is_charged_in_full_when_its_time_has_come(
     (entry,) = codes(one, Code.UNCERTAIN)
     assert entry.amount.micro == claimed
     assert booked(one) >= one.model.billed_micro
-    sound(one)
-
-
-def test_a_hold_dated_by_a_clock_that_was_ahead_does_not_wait_for_that_day(
-    stage: MakeStage,
-) -> None:
-    one = stage(None, PENSTOCK_HOLD_EXPIRY="24")
-    sleep(one, days=2)
-    spoil_a_draft(one, "stall")
-    one.once()
-    assert held(one) > 0
-    one.time = VirtualTime()  # it is two days before again
-    assert [hold.state for hold in one.reconcile().holds] == ["uncertain"]
-    assert held(one) == 0
     sound(one)
 
 

@@ -16,6 +16,7 @@ from daemon import alerts, bells, control, journal
 from daemon.alerts import Kind
 from daemon.app import Parts, opened_database, opened_parts
 from daemon.bells import Bell
+from daemon.engagement import Collector
 from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.newsroom import Newsroom
 from daemon.notify import Notifier
@@ -443,7 +444,8 @@ def test_one_job_that_finds_no_room_is_told_and_holds_nothing_else_up(
     monkeypatch.setattr(Press, "pursue", full)
     daemon.live(2 * DAY_S, poll_s=15)
     assert daemon.slots() == [nine(23), nine(24)]
-    assert [told["cleared"] for told in daemon.webhook.told] == [False]
+    # The daily work pursues as well.
+    assert [told["cleared"] for told in daemon.webhook.told] == [False, False]
     assert daemon.decisions("storage") == []
 
 
@@ -460,7 +462,7 @@ def test_a_dry_run_that_was_killed_is_not_published_by_who_goes_on(tmp_path: Pat
         tried += any(run.state == RunState.RUNNING for run in daemon.runs())
         daemon.live(60)
         assert daemon.articles() == []
-        assert {run.outcome for run in daemon.runs()} <= {RunOutcome.DRY_RUN}
+        assert {run.outcome for run in daemon.runs()} <= {RunOutcome.DRY_RUN, RunOutcome.SKIPPED}
     assert tried > 5
 
 
@@ -553,3 +555,58 @@ def test_who_is_silent_is_told_also_where_the_bells_were_hung_by_a_clock_ahead(
     daemon.live(3600)
     with daemon.reading() as tx:
         assert bells.hung_at(tx) <= daemon.time.clock.now()
+
+
+def test_a_rehearsal_that_was_cut_off_is_not_bought_to_its_end_for_nobody(tmp_path: Path) -> None:
+    async def dry(database: MortalDatabase) -> object:
+        async with opened_parts(daemon.settings, database, Silent(), daemon.world()) as parts:
+            return await parts.cycle.once(dry_run=True)
+
+    daemon = Daemon(tmp_path, **PAID)
+    daemon.deposit("5")
+    with suppress(Killed):
+        daemon._life(dry, Kill.at(6, after=True))
+    with daemon.reading() as tx:
+        (row,) = journal.runs(tx)
+        # A dry one is known as such from the first, and has come to nothing yet.
+        assert (row.outcome, journal.outcome(row)) == (RunOutcome.DRY_RUN, None)
+    before = len(daemon.model.requests)
+    daemon.live(1800)
+    assert len(daemon.model.requests) == before
+    assert [run.outcome for run in daemon.runs()] == [RunOutcome.SKIPPED]
+
+
+def test_a_run_for_which_there_is_no_room_is_told_once_and_tried_by_the_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[datetime] = []
+
+    async def full(self: Newsroom, steps: Any) -> Any:
+        tried.append(daemon.time.clock.now())
+        raise StorageFull("database or disk is full")
+
+    daemon = Daemon(tmp_path)
+    monkeypatch.setattr(Newsroom, "digest", full)
+    daemon.live(2 * DAY_S, poll_s=15)
+    assert [told["cleared"] for told in daemon.webhook.told] == [False]
+    assert len(tried) < 60
+    with daemon.reading() as tx:
+        last = bells.last(tx)
+    late = [bell for bell, at in last.items() if daemon.time.clock.now() - at > timedelta(days=1)]
+    assert late == []
+
+
+def test_work_for_which_there_is_no_room_lets_other_work_go_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: Collector) -> Any:
+        raise StorageFull("database or disk is full")
+
+    daemon = Daemon(tmp_path)
+    monkeypatch.setattr(Collector, "run", full)
+    daemon.live(2.5 * DAY_S, poll_s=15)
+    with daemon.reading() as tx:
+        last = bells.last(tx)
+    now = daemon.time.clock.now()
+    assert now - last[Bell.PURSUE] < timedelta(hours=2)
+    assert now - last[Bell.DAILY] < timedelta(hours=26)

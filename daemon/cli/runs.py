@@ -113,7 +113,7 @@ def run_document(tx: Connection, row: Any) -> dict[str, Any]:
         "run": row.id,
         "slot": moment(row.slot),
         "state": row.state,
-        "outcome": row.outcome,
+        "outcome": journal.outcome(row),
         "reason": row.reason,
         "kind": row.kind,
         "tier": row.tier,

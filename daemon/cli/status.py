@@ -330,7 +330,7 @@ def _run(tx: Connection, row: Any) -> dict[str, Any]:
     return {
         "run": row.id,
         "state": row.state,
-        "outcome": row.outcome,
+        "outcome": journal.outcome(row),
         "title": row.title,
         "reason": row.reason,
         "cost": MicroCredits(attempts.spent_by_run(tx, row.id)),

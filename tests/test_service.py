@@ -113,6 +113,21 @@ def set_the_clock(daemon: Daemon, ahead: timedelta) -> Callable[[], None]:
     return right
 
 
+def twice_broken(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A run fails twice; when it was tried, in seconds of the loop."""
+    tried: list[float] = []
+    digest = Newsroom.digest
+
+    async def broken(self: Newsroom, steps: Any) -> Any:
+        tried.append(daemon.time.loop.time())
+        if len(tried) < 3:
+            raise OSError("not now")
+        return await digest(self, steps)
+
+    monkeypatch.setattr(Newsroom, "digest", broken)
+    return tried
+
+
 def test_each_slot_has_one_run(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
     assert daemon.live(3.5 * DAY_S) is Ended.STOPPED
@@ -503,17 +518,8 @@ def test_what_was_put_off_while_the_clock_was_ahead_does_not_wait_for_that_day(
 def test_a_run_that_waits_is_tried_hourly_though_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[float] = []
-    digest = Newsroom.digest
-
-    async def twice_broken(self: Newsroom, steps: Any) -> Any:
-        tried.append(daemon.time.loop.time())
-        if len(tried) < 3:
-            raise OSError("not now")
-        return await digest(self, steps)
-
     daemon = Daemon(tmp_path, PENSTOCK_PUBLISH_CRON="0 9 * * mon")
-    monkeypatch.setattr(Newsroom, "digest", twice_broken)
+    tried = twice_broken(daemon, monkeypatch)
     right = set_the_clock(daemon, timedelta(days=7))
 
     async def back(service: Service) -> None:
@@ -527,17 +533,8 @@ def test_a_run_that_waits_is_tried_hourly_though_the_clock_was_set_back(
 def test_a_run_that_another_slot_ended_leaves_no_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[float] = []
-    digest = Newsroom.digest
-
-    async def twice_broken(self: Newsroom, steps: Any) -> Any:
-        tried.append(daemon.time.loop.time())
-        if len(tried) < 3:
-            raise OSError("not now")
-        return await digest(self, steps)
-
     daemon = Daemon(tmp_path, PENSTOCK_PUBLISH_CRON="0,30 9 * * *")
-    monkeypatch.setattr(Newsroom, "digest", twice_broken)
+    tried = twice_broken(daemon, monkeypatch)
     daemon.live(2 * DAY_S, poll_s=15)
     with daemon.reading() as tx:
         standing = alerts.standing(tx, daemon.time.clock.now())

@@ -46,7 +46,8 @@ IN_THE_DATABASE = {
     Way.UNREADABLE: "StorageError",
     Way.NO_STATEMENT: "StorageFull",
 }
-# So many transactions come before the service is ready, and may end it; and so many statements.
+# So many transactions come before the service is ready, and may end it; and so many statements,
+# with the one that looks for alerts as it ends.
 BEGINNING, BEGINNING_STATEMENTS = 4, 22
 # It has to get over these later on.
 OUTLIVED = (Way.ROLLED_BACK, Way.FULL_FOR_LONG, Way.COMMITTED)

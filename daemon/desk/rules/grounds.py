@@ -10,7 +10,7 @@ from daemon.desk.evidence import Claim, contains, shortens
 from daemon.desk.figures import borne_out, compounds, numbers, stated, without_compounds
 from daemon.desk.lures import addresses_in_code, contacts_in, domains_in, hosts, stands
 from daemon.desk.manuscript import Context, Finding, Manuscript, excerpt
-from daemon.desk.markdown import CITATION, Block, addresses_in, read
+from daemon.desk.markdown import CITATION, Block, Reading, addresses_in, read
 from daemon.sources.text import sentences, word_count, words
 
 # A longer run of a source's words is copying, not quoting.
@@ -136,13 +136,18 @@ def numbers_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Ite
                 )
 
 
+def _code_of(reading: Reading) -> list[str]:
+    """What stands in code, between words and in blocks."""
+    return [*reading.code, *(block.text for block in reading.blocks if block.has_code)]
+
+
 def addresses_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """Every address in code stands in a page that was read; example.com and localhost are fine."""
     if not context.cites:
         return
     reading = read(manuscript.markdown)
     texts = _known_texts(context)
-    for content in (*reading.code, *(block.text for block in reading.blocks if block.has_code)):
+    for content in _code_of(reading):
         seen = set(addresses_in(reading.spoken))
         for address in addresses_in_code(content):
             if address not in seen and not stands(address, texts):
@@ -161,7 +166,7 @@ def contacts_in_code_are_sourced(manuscript: Manuscript, context: Context) -> It
     reading = read(manuscript.markdown)
     texts = _known_texts(context)
     seen = set(contacts_in(reading.spoken))
-    for content in (*reading.code, *(block.text for block in reading.blocks if block.has_code)):
+    for content in _code_of(reading):
         for contact in contacts_in(content):
             if contact not in seen and not stands(contact, texts):
                 yield Finding(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -217,7 +217,7 @@ class Service:
             shut = self._gate.shut(tx)
             waiting = journal.interrupted_run(tx)
             last = bells.last(tx)
-        await self._mind_the_clock(last, now)
+        last = await self._mind_the_clock(last, now)
         if self._was_shut and shut is None:
             # What was parked for the pause need not wait for its hour.
             self._tried = None
@@ -252,19 +252,29 @@ class Service:
             following.append(self._tried[1] + HOURLY)
         return min(following)
 
-    async def _mind_the_clock(self, last: Mapping[Bell, datetime], now: datetime) -> None:
-        """A clock that was ahead has rung for slots to come: without this they would be silent."""
+    async def _mind_the_clock(
+        self, last: dict[Bell, datetime], now: datetime
+    ) -> dict[Bell, datetime]:
+        """
+        A clock that was ahead has rung for slots to come: without this they would be silent.
+
+        Returns:
+            When each bell last rang, by a clock that is right.
+        """
         ahead = [bell for bell, at in last.items() if at > now + AHEAD_MAX]
         if not ahead:
-            return
+            return last
+        # How long ago it truly was nobody knows, and what may be out must not wait for two hours.
+        back = {bell: now - HOURLY if bell is Bell.PURSUE else now for bell in ahead}
         async with self._books.write() as tx:
-            for bell in ahead:
-                bells.turn_back(tx, bell, now)
+            for bell, at in back.items():
+                bells.turn_back(tx, bell, at)
             journal.decide(
                 tx, run=None, kind="clock",
                 sentence="the clock was set back: slots are counted from now on",
                 inputs={bell: last[bell].isoformat() for bell in ahead}, at=now,
             )  # fmt: skip
+        return {**last, **back}
 
     def _may_go_on(self, run: Any, now: datetime) -> bool:
         """Whether a run that waits is worth a try: new, changed, or not tried for an hour."""

@@ -16,6 +16,7 @@ from daemon import alerts, bells, control, journal
 from daemon.alerts import Kind
 from daemon.app import Parts, opened_database, opened_parts
 from daemon.bells import Bell
+from daemon.cycle import Cycle
 from daemon.engagement import Collector
 from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.newsroom import Newsroom
@@ -513,6 +514,29 @@ def test_what_was_put_off_while_the_clock_was_ahead_does_not_wait_for_that_day(
         )  # fmt: skip
     daemon.live(2 * 3600)
     assert daemon.states(run.id)["devto"] == "published"
+
+
+def test_what_may_be_out_is_looked_for_as_soon_as_a_clock_that_was_ahead_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(tmp_path)
+    looked: list[float] = []
+    recover = Cycle.recover
+
+    async def noted(self: Cycle, *, publishing: bool = True) -> None:
+        if publishing:
+            looked.append(daemon.time.loop.time())
+        await recover(self, publishing=publishing)
+
+    monkeypatch.setattr(Cycle, "recover", noted)
+    right = set_the_clock(daemon, timedelta(minutes=50))
+
+    async def back(service: Service) -> None:
+        await asyncio.sleep(1800)
+        right()
+
+    daemon.live(1800, back, poll_s=15)
+    assert looked == [0, pytest.approx(1800, abs=15)]
 
 
 def test_a_run_that_waits_is_tried_hourly_though_the_clock_was_set_back(

@@ -132,6 +132,7 @@ class DevToDouble:
         self,
         now: Callable[[], float] = time.monotonic,
         *,
+        epoch: datetime = EPOCH,
         key: str = KEY,
         throttled: bool = True,
         list_delay_s: float = 0.0,
@@ -139,6 +140,7 @@ class DevToDouble:
         shows_single: bool = True,
     ) -> None:
         self.now = now
+        self.epoch = epoch
         self.key = key
         self.throttled = throttled
         self.list_delay_s = list_delay_s
@@ -377,7 +379,7 @@ class DevToDouble:
 
     def _always(self, article: Article, published: bool, slug: str) -> dict[str, Any]:
         at = article.published_at
-        stamp = None if at is None else f"{EPOCH + timedelta(seconds=at):%Y-%m-%dT%H:%M:%SZ}"
+        stamp = None if at is None else f"{self.epoch + timedelta(seconds=at):%Y-%m-%dT%H:%M:%SZ}"
         url = f"https://dev.to/penstock/{slug}"
         return {
             "type_of": "article", "id": article.id, "title": article.fields["title"],

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import math
 import os
 import random
 import resource
 import sqlite3
 import tempfile
 import traceback
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 from sqlmodel import SQLModel
 
 from daemon import alerts, control, drafts, journal, settings
@@ -44,8 +45,18 @@ from ledger.money import MicroCredits
 from ledger.rules import Action
 from tests.doubles.wire import InProcess
 from tests.platforms import Mortal
-from tests.simulation.judge import AWAKE_WITHIN, Books, Lists, Moments, Verdict, judge
+from tests.simulation.judge import (
+    AWAKE_WITHIN,
+    Books,
+    InForce,
+    Lists,
+    Lull,
+    Moments,
+    Verdict,
+    judge,
+)
 from tests.simulation.plan import CLOCK_WRONG_MAX_S, DAY_S, Fault, Plan, drawn, reloaded
+from tests.simulation.slots import next_slot
 from tests.simulation.world import (
     BLOG_ADDRESS,
     BLUESKY_SECRET,
@@ -62,11 +73,13 @@ from tests.virtual import VirtualLoop
 # this takes.
 RESTART_S = 30
 UNUSABLE_S = 900
-# The daemon looks every 15 s; looking less often changes nothing but the time this takes.
-POLL_S = 3_600.0
+# The daemon looks every 15 s. Here it looks by the hour, and when there is something to see.
+POLL_S, LOOK_S = 3_600.0, 15
 HOUR_S = 3_600
 # An unknown post is looked up hourly, and the last look may have just been.
 POSTS_SETTLE_S = HOUR_S + 600
+# Before one fault in so many the world is good for that long, where an intent is open.
+LULL_EVERY = 2
 # After which the daemon must have used its next slot.
 AFTERWARDS_S = 8 * DAY_S
 
@@ -137,6 +150,7 @@ class Tally:
     runs: int = 0
     published: int = 0
     requests: int = 0
+    lulls: int = 0
 
 
 @dataclass(slots=True)
@@ -170,7 +184,7 @@ class History:
         self.plan = plan
         self._afterwards_s = afterwards_s
         self._loop = VirtualLoop()
-        self.world = World(self._loop, plan.seed, folder)
+        self.world = World(self._loop, plan.seed, plan.begins, folder)
         self.world.log.keep = keep_log
         self._folder = folder
         self._env = _environment(plan, folder)
@@ -195,11 +209,12 @@ class History:
         self._older = False
         self._told_to_end = False
         self._over = False
-        # Each from an entry of the books on: the limits for what is booked from there.
-        self._chosen: list[tuple[int, Mapping[str, str]]] = []
+        self._chosen: list[InForce] = []
         # Lives and faults that may keep a slot from being used in its time; and slots in calm.
         self._disturbances = 0
         self._expected: list[datetime] = []
+        self._lulls: list[Lull] = []
+        self._calms = 0
         self.tally = Tally(days=plan.days)
         self.violations: list[str] = []
 
@@ -237,6 +252,7 @@ class History:
         days = self._of_the_world(self._days())
         await nature
         self._calm()
+        self._deposit(5_000_000)
         calm = self._books()
         await asyncio.sleep(POSTS_SETTLE_S)
         posts = self._books()
@@ -250,7 +266,7 @@ class History:
         if self._service is not None:
             self._service.stop()
         await living
-        return self._judged(Moments(calm, posts, holds))
+        return self._judged(Moments(calm, posts, holds, self._lulls))
 
     def _of_the_world(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that outlives the process."""
@@ -335,7 +351,8 @@ class History:
         """The service with the settings of its day."""
         current = settings.load(self._env, at=self.world.wall())
         with database.read() as tx:
-            self._chosen.append((tx.execute(_ENTRIES).scalar_one(), dict(self._env)))
+            booked = tx.execute(_ENTRIES).scalar_one()
+        self._chosen.append(InForce(booked, self.world.wall(), dict(self._env)))
         async with opened_parts(current, database, Silent(), self._outside()) as parts:
             self._service = Service(parts, Notifier.from_env({}), poll_s=POLL_S)
             try:
@@ -366,11 +383,8 @@ class History:
     async def _watch_slots(self) -> None:
         """Note the slots at which nothing kept the daemon from doing something."""
         while True:
-            slot = self._settings.schedule.publish.next_slot(
-                # A little sooner, or it would have gone by when its time has come.
-                self.world.true() + timedelta(seconds=EARLY_S - 1)
-            )
-            assert slot is not None
+            # A little sooner, or it would have gone by when its time has come.
+            slot = next_slot(self._env, self.world.true() + timedelta(seconds=EARLY_S - 1))
             ahead_s = (slot - self.world.true()).total_seconds() - EARLY_S
             if ahead_s > 0:
                 # Another schedule may come with a reload.
@@ -427,10 +441,12 @@ class History:
         for fault in self.plan.faults:
             await self._at(fault.at_s)
             self._end_spans(fault.at_s)
+            if fault.id % LULL_EVERY == 0:
+                await self._maybe_rest()
             self.tally.faults += 1
             self.world.log.note(f"fault {fault}")
-            self._disturbances += fault.kind in DISTURBING
             self._befall(fault)
+            self._disturb(fault.kind)
         # The days end it all; until then each span ends in its time.
         await self._at(self.plan.days * DAY_S)
 
@@ -453,24 +469,47 @@ class History:
         known = self._undo.get(name)
         self._undo[name] = (max(until_s, known[0]) if known else until_s, undo)
 
-    def _end_spans(self, at_s: int) -> None:
+    def _end_spans(self, at_s: float) -> None:
         for name, (until, undo) in list(self._undo.items()):
             if until <= at_s:
                 del self._undo[name]
-                self._disturbances += name in DISTURBING
                 self.world.log.note(f"over: {name}")
                 undo()
+                self._disturb(name)
+
+    def _disturb(self, what: str) -> None:
+        if what in DISTURBING:
+            self._disturbances += 1
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Something of which nobody tells the daemon has changed."""
+        self._loop.call_later(LOOK_S, self._look, self._service)
+
+    def _look(self, service: Service | None) -> None:
+        if service is not None and service is self._service:
+            service._wake.set()
 
     def _calm(self) -> None:
-        """The faults stop, whoever is down is started, and there is money again."""
+        """The faults stop, and whoever is down is started."""
         self.world.log.note("calm")
-        for _, undo in self._undo.values():
-            undo()
-        self._undo.clear()
+        self._end_spans(math.inf)
+        self._calms += 1
         self._mortality.fatal = 0
         self._started.set()
         self._resume()
-        self._deposit(5_000_000)
+
+    async def _maybe_rest(self) -> None:
+        """Where what is out there is unsure, let the world be good for as long as that may last."""
+        try:
+            before = self._publications()
+        except StorageError:
+            return
+        if any(each["state"] in journal.OPEN for each in before):
+            self.tally.lulls += 1
+            self._calm()
+            await asyncio.sleep(POSTS_SETTLE_S)
+            self._lulls.append(Lull(before, self._publications()))
 
     # What befalls it
 
@@ -528,7 +567,10 @@ class History:
 
     def _on_reload(self, fault: Fault, until: int) -> None:
         places = self._env["PENSTOCK_PUBLISHERS"]
-        self._env |= reloaded(self.plan.seed, fault.number, places)
+        self._reload(reloaded(self.plan.seed, fault.number, places))
+
+    def _reload(self, changes: Mapping[str, str]) -> None:
+        self._env |= changes
         self._settings = settings.load(self._env, at=self.world.wall())
         if self._service is not None:
             self._service.reload()
@@ -560,8 +602,15 @@ class History:
 
     def _on_key_revoked(self, fault: Fault, until: int) -> None:
         whose = fault.detail
-        self.world.revoke(whose, revoked=True)
-        self._lasts(f"key {whose}", until, lambda: self.world.revoke(whose, revoked=False))
+        self.world.revoke(whose)
+
+        def renew() -> None:
+            self._reload(self.world.renew(whose, fault.id))
+            self._disturb("reload")
+
+        # Half of them the operator has to replace.
+        good_again = renew if fault.id % 2 else lambda: self.world.restore(whose)
+        self._lasts(f"key {whose}", until, good_again)
 
     def _on_sessions_forgotten(self, fault: Fault, until: int) -> None:
         self.world.bluesky.forget_sessions()
@@ -593,10 +642,10 @@ class History:
 
     async def _die_soon(self, steps: int) -> None:
         """After so many steps of the loop, wherever the process then awaits something."""
-        life = self.tally.lives
+        then = self.tally.lives, self._calms
         for _ in range(steps):
             await asyncio.sleep(0)
-        if self.tally.lives == life and self._service is not None:
+        if (self.tally.lives, self._calms) == then and self._service is not None:
             self._die()
 
     def _limit_files(self, size: int) -> None:
@@ -654,6 +703,7 @@ class History:
                 act(tx)
         except StorageError:
             self.world.log.note("the operator's command failed")
+        self._look_soon()
 
     def _resume(self) -> None:
         self._operate(control.resume)
@@ -677,24 +727,20 @@ class History:
         """What the books say, as the commands that export them do."""
         with self._database() as database, database.read() as tx:
             report = audit.check(tx)
-            runs = [dict(row._mapping) for row in journal.runs(tx)]
             return Books(
                 problems=list(report.problems),
                 entries=json.loads("".join(export.lines(tx, "json"))),
                 attempts=[
                     attempt_document(row) for row in attempts.recent(tx, since=None, limit=None)
                 ],
-                runs=runs,
-                decisions=[
-                    dict(row._mapping)
-                    for row in tx.execute(select(_decision).order_by(_decision.c.id))
-                ],
-                publications=[
-                    dict(row._mapping)
-                    for run in runs
-                    for row in journal.publications(tx, run=run["id"])
-                ],
+                runs=_documents(journal.runs(tx)),
+                decisions=_documents(tx.execute(select(_decision).order_by(_decision.c.id))),
+                publications=_documents(journal.publications(tx)),
             )
+
+    def _publications(self) -> list[dict[str, Any]]:
+        with self._database() as database, database.read() as tx:
+            return _documents(journal.publications(tx))
 
     def _judged(self, moments: Moments) -> Verdict:
         books = self._books()
@@ -719,7 +765,11 @@ class History:
             removed=frozenset(world.removed),
             expected=self._expected,
         )
-        return judge(lists, moments, books, self._chosen, (SECRET, DEVTO_SECRET, BLUESKY_SECRET))
+        return judge(lists, moments, books, self._chosen, world.secrets)
+
+
+def _documents(rows: Iterable[Row[Any]]) -> list[dict[str, Any]]:
+    return [dict(row._mapping) for row in rows]
 
 
 def _environment(plan: Plan, folder: Path) -> dict[str, str]:

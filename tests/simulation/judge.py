@@ -18,12 +18,20 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
+from tests.simulation.plan import CLOCK_WRONG_MAX_S
+from tests.simulation.slots import is_slot
 from tests.simulation.world import LURE
 
 Document = Mapping[str, Any]
 OPEN = ("intended", "unconfirmed")
-OFTEN = "logged in to"
+# Who has logged in to Bluesky too often, or was refused, waits until a day has passed, by our own
+# limits.
+WAITS_A_DAY = re.compile("logged in to|by this password")
 AWAKE_WITHIN = timedelta(hours=2)
+# One that went by longer ago is let go.
+OLDEST_SLOT = timedelta(hours=24)
+# Two readings of the daemon's clock may be off by so much in opposite ways.
+CLOCKS_APART = timedelta(seconds=2 * CLOCK_WRONG_MAX_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +76,48 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Lull:
+    """What `posts list` said as the faults stopped for a while, and when posts had their hour."""
+
+    before: Sequence[Document]
+    after: Sequence[Document]
+
+
+@dataclass(frozen=True, slots=True)
 class Moments:
-    """The books when the faults stopped, the posts had their hour, the holds their expiry."""
+    """
+    The books when the faults stopped, the posts had their hour, the holds their expiry.
+
+    Args:
+        lulls: such hours before, in the midst of it.
+    """
 
     calm: Books
     posts: Books
     holds: Books
+    lulls: Sequence[Lull] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """
+    Settings of which the daemon knows.
+
+    Args:
+        entries: how many the books had; the limits hold for what is booked from there.
+        at: what the daemon's clock said.
+    """
+
+    entries: int
+    at: datetime
+    settings: Mapping[str, str]
 
 
 def judge(
     lists: Lists,
     moments: Moments,
     books: Books,
-    settings: Sequence[tuple[int, Mapping[str, str]]],
+    settings: Sequence[InForce],
     secrets: Sequence[str],
 ) -> Verdict:
     """
@@ -88,7 +125,7 @@ def judge(
 
     Args:
         books: at the end, after a week of calm.
-        settings: which were in force, and from how many entries on.
+        settings: which were in force, in their order.
         secrets: what nobody must ever see.
     """
     return Verdict(
@@ -99,7 +136,7 @@ def judge(
             *_shown_again(lists, books),
             *_money(lists, books),
             *_limits(books, settings),
-            *_slots(books),
+            *_slots(books, settings),
             *_forbidden(lists, secrets),
             *_unresolved(moments),
             *_asleep(lists, moments, books),
@@ -267,11 +304,11 @@ class _Replay:
             yield f"{hold['id']} makes {total}, more than PENSTOCK_{name} of {limit}"
 
 
-def _limits(books: Books, settings: Sequence[tuple[int, Mapping[str, str]]]) -> Iterator[str]:
+def _limits(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
     replay, coming = _Replay(), deque(settings)
     for number, entry in enumerate(books.entries):
-        while coming and coming[0][0] <= number:
-            replay.settings = coming.popleft()[1]
+        while coming and coming[0].entries <= number:
+            replay.settings = coming.popleft().settings
         if entry["state"] == "voided":
             # No entry says when, so that it may have counted for a moment or for hours.
             continue
@@ -287,9 +324,24 @@ def _micro(amount: Any) -> int:
 # Slots, words, what is open
 
 
-def _slots(books: Books) -> Iterator[str]:
+def _slots(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
     slots = Counter(run["slot"] for run in books.runs if run["slot"] is not None)
     yield from (f"the slot {slot} was used {n} times" for slot, n in slots.items() if n > 1)
+    for run in books.runs:
+        if run["slot"] is None:
+            continue
+        if abs(run["started_at"] - run["slot"]) > OLDEST_SLOT:
+            yield f"the slot {run['slot']} was used at {run['started_at']}"
+        if not any(is_slot(each, run["slot"]) for each in _known_at(run["started_at"], settings)):
+            yield f"{run['slot']}, which {run['id']} used, was on no schedule"
+
+
+def _known_at(at: datetime, settings: Sequence[InForce]) -> Iterator[Mapping[str, str]]:
+    """What may have been in force, as far as clocks tell."""
+    for each, later in zip_longest(settings, settings[1:]):
+        begun = each.at <= at + CLOCKS_APART
+        if begun and (later is None or later.at >= at - CLOCKS_APART):
+            yield each.settings
 
 
 def _forbidden(lists: Lists, secrets: Sequence[str]) -> Iterator[str]:
@@ -309,15 +361,19 @@ def _unresolved(moments: Moments) -> Iterator[str]:
     for entry in moments.holds.entries:
         if entry["state"] == "pending" and entry["id"] in held:
             yield f"{entry['id']} of {entry['at']} is still held"
-    unsure = {_key(each) for each in moments.calm.publications if each["state"] in OPEN}
-    # Who has logged in to Bluesky too often waits until a day has passed, by our own limit.
-    due = [each for each in moments.posts.publications if OFTEN not in str(each["error"])]
-    for publication in (*due, *moments.holds.publications):
-        if publication["state"] in OPEN and _key(publication) in unsure:
-            yield (
-                f"{publication['run']} at {publication['platform']} is still"
-                f" {publication['state']}: {publication['error']}"
-            )
+    calm, posts, expired = (
+        each.publications for each in (moments.calm, moments.posts, moments.holds)
+    )
+    for lull in (*moments.lulls, Lull(calm, posts), Lull(calm, expired)):
+        unsure = {_key(each) for each in lull.before if each["state"] in OPEN}
+        for publication in lull.after:
+            if WAITS_A_DAY.search(str(publication["error"])) and lull.after is not expired:
+                continue
+            if publication["state"] in OPEN and _key(publication) in unsure:
+                yield (
+                    f"{publication['run']} at {publication['platform']} is still"
+                    f" {publication['state']}: {publication['error']}"
+                )
 
 
 def _key(publication: Document) -> tuple[str, str]:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from tests.virtual import START
 
 DAY_S = 86_400
 # From one fault to the next, evenly between nothing and twice this: more than one an hour.
@@ -17,6 +20,8 @@ GAP_S = 3_300
 # A hold that was made while the clock was ahead is due for expiry so much later.
 CLOCKS_WRONG_S = (2, 400, 3_700, 90_000)
 CLOCK_WRONG_MAX_S = max(CLOCKS_WRONG_S)
+# Histories begin in the four years from START on, so that clocks change and a leap day comes.
+BEGIN_WITHIN_DAYS = 4 * 365 + 1
 
 FREE = "digest"
 CHEAP = "llm/good > llm/cheap > digest"
@@ -55,6 +60,7 @@ class Plan:
     settings: Mapping[str, str]
     deposit: str
     faults: tuple[Fault, ...]
+    begins: datetime = START
 
     def only(self, ids: Sequence[int]) -> Plan:
         """The same with these faults alone."""
@@ -135,7 +141,8 @@ def drawn(seed: int, days: int) -> Plan:
     at_s = 600
     while (at_s := at_s + chance.randint(1, 2 * GAP_S)) < days * DAY_S:
         faults.append(_fault(chance, len(faults) + 1, at_s))
-    return Plan(seed, days, settings, deposit, tuple(faults))
+    begins = START + timedelta(days=random.Random(f"begins {seed}").randrange(BEGIN_WITHIN_DAYS))
+    return Plan(seed, days, settings, deposit, tuple(faults), begins)
 
 
 def _settings(chance: random.Random) -> dict[str, str]:

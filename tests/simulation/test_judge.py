@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.judge import Books, Lists, Moments, judge
+from tests.simulation.judge import Books, InForce, Lists, Lull, Moments, judge
 from tests.simulation.world import LURE
 
 SETTINGS = {
     "PENSTOCK_RESERVE": "0.1", "PENSTOCK_RUN_BUDGET": "0.5", "PENSTOCK_DAILY_CAP": "1",
-    "PENSTOCK_MONTHLY_CAP": "2",
+    "PENSTOCK_MONTHLY_CAP": "2", "PENSTOCK_PUBLISH_CRON": "0 10 * * *",
+    "PENSTOCK_TIMEZONE": "Europe/Berlin",
 }  # fmt: skip
+BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 KEY = "a-secret-key"
 
 
@@ -59,7 +61,7 @@ def publication(platform: str, remote_id: str, **changes: Any) -> Mapping[str, A
     } | changes  # fmt: skip
 
 
-def run(name: str, day: int) -> Mapping[str, Any]:
+def run(name: str, day: int) -> dict[str, Any]:
     slot = datetime(2026, 11, day, 9, tzinfo=UTC)
     return {"id": name, "slot": slot, "started_at": slot, "finished_at": slot}
 
@@ -95,7 +97,7 @@ MOMENTS = Moments(calm=BOOKS, posts=BOOKS, holds=BOOKS)
 
 
 def told(lists: Lists = LISTS, books: Books = AFTERWARDS, moments: Moments = MOMENTS) -> list[str]:
-    return judge(lists, moments, books, [(0, SETTINGS)], [KEY]).violations
+    return judge(lists, moments, books, [InForce(0, BEGAN, SETTINGS)], [KEY]).violations
 
 
 def test_a_sound_history_is_told_nothing() -> None:
@@ -109,9 +111,8 @@ def test_what_a_person_took_down_is_not_lost() -> None:
 def test_a_limit_holds_from_the_entry_on_at_which_it_was_set() -> None:
     def said(*since: int) -> list[str]:
         settings = [SETTINGS, {**SETTINGS, "PENSTOCK_RUN_BUDGET": "0.000001"}, SETTINGS]
-        return judge(
-            LISTS, MOMENTS, AFTERWARDS, list(zip(since, settings, strict=False)), [KEY]
-        ).violations
+        chosen = [InForce(n, BEGAN, each) for n, each in zip(since, settings, strict=False)]
+        return judge(LISTS, MOMENTS, AFTERWARDS, chosen, [KEY]).violations
 
     assert said(0, 2, 3) == [], "one that no hold was made under"
     (told,) = said(0, 3)
@@ -184,6 +185,12 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
           for n in range(3, 8))))),
     ("a slot used twice", "was used 2 times", lambda: told(books=replace(
         AFTERWARDS, runs=[*AFTERWARDS.runs, run("r3", 30)]))),
+    ("a slot that was too old", "was used at", lambda: told(books=replace(
+        AFTERWARDS, runs=[run("r1", 23) | {"started_at": datetime(2026, 11, 24, 10, tzinfo=UTC)},
+                          run("r2", 30)]))),
+    ("a slot by another zone's clock", "on no schedule", lambda: told(books=replace(
+        AFTERWARDS, runs=[run("r1", 23), run("r2", 30) | {
+            "slot": datetime(2026, 11, 30, 10, tzinfo=UTC)}]))),
     ("a link of a hostile page", "shows", lambda: told(replace(
         LISTS, files={"a.md": f"# Of logs\n\nhttp://{LURE}/"}))),
     ("a key in an article", "shows", lambda: told(replace(
@@ -194,6 +201,10 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
     ("an intent for ever", "is still intended", lambda: told(moments=replace(
         MOMENTS, calm=replace(BOOKS, publications=[publication("devto", "", state="intended")]),
         posts=replace(BOOKS, publications=[publication("devto", "", state="intended")])))),
+    ("an intent that an hour's peace did not end", "is still unconfirmed", lambda: told(
+        moments=replace(MOMENTS, lulls=[Lull(
+            *([publication("devto", "", state=state)] for state in ("intended", "unconfirmed"))
+        )]))),
     ("a slot at which nothing happened", "nothing was done", lambda: told(replace(
         LISTS, expected=[datetime(2026, 11, 25, 9, tzinfo=UTC)]))),
     ("a daemon that sleeps", "no slot was used", lambda: told(books=BOOKS)),

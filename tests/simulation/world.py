@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
@@ -28,7 +28,7 @@ from tests.doubles.web import Page, SiteDouble
 from tests.doubles.wire import Answer, Double, Fault, Request
 from tests.platforms import Webhook
 from tests.stage import CHEAP, GOOD
-from tests.virtual import START, VirtualLoop
+from tests.virtual import VirtualLoop
 
 BLOG_ADDRESS, NEWS_ADDRESS = "93.184.216.34", "93.184.216.35"
 # What must never be printed: where hostile pages want readers sent, and what they want told.
@@ -36,6 +36,12 @@ LURE = "lure.evil.test"
 SECRET = "model-key-5cf2a91d"
 DEVTO_SECRET = "devto-key-77ab01e3"
 BLUESKY_SECRET = "wxyz-abcd-efgh-ijkl"
+# Where each is set.
+KEYS = {
+    "llm": ("PENSTOCK_PROVIDER_LLM_KEY", "PENSTOCK_PROVIDER_OTHER_KEY"),
+    "devto": ("DEVTO_API_KEY",),
+    "bluesky": ("BLUESKY_APP_PASSWORD",),
+}
 ENTRIES_KEPT = 12
 
 _SUBJECTS = (
@@ -176,23 +182,27 @@ class World:
 
     Args:
         seed: what its people do comes from.
+        begins: when the loop's time is nothing.
         folder: of the daemon's state.
     """
 
-    def __init__(self, loop: VirtualLoop, seed: int, folder: Path) -> None:
+    def __init__(self, loop: VirtualLoop, seed: int, begins: datetime, folder: Path) -> None:
         self.loop = loop
+        self._begins = begins
         self.log = Log(loop)
         self.slept = timedelta(0)
         self.wrong_by = timedelta(0)
         self.clock = SystemClock(self.wall)
         self.struck = 0
+        self.keys = {"llm": SECRET, "devto": DEVTO_SECRET, "bluesky": BLUESKY_SECRET}
+        self.secrets = list(self.keys.values())
         self._people = random.Random(f"people {seed}")
         self._pages = 0
         self.llm = ModelDouble({"good": GOOD, "cheap": CHEAP}, key=SECRET)
         self.other = ModelDouble({"spare": GOOD, "cheap": CHEAP}, key=SECRET)
         for double in (self.llm, self.other):
             double.answers["announcement"] = _thread
-        self.devto = DevToDouble(self._elapsed_s, key=DEVTO_SECRET)
+        self.devto = DevToDouble(self._elapsed_s, epoch=begins, key=DEVTO_SECRET)
         self.bluesky = BlueskyDouble(now=self.true, password=BLUESKY_SECRET)
         self.webhook = Webhook()
         self.blog = Site("blog.test", self._strike)
@@ -216,14 +226,15 @@ class World:
 
     def true(self) -> datetime:
         """What time it is."""
-        return START + self.slept + timedelta(microseconds=self.loop.nanoseconds // 1_000)
+        passed = timedelta(microseconds=self.loop.nanoseconds // 1_000)
+        return self._begins + self.slept + passed
 
     def wall(self) -> datetime:
         """What time the daemon's machine says it is."""
         return self.true() + self.wrong_by
 
     def _elapsed_s(self) -> float:
-        return (self.true() - START).total_seconds()
+        return (self.true() - self._begins).total_seconds()
 
     # Who can be reached
 
@@ -352,14 +363,29 @@ class World:
             if not self.bluesky._trouble.get(method):
                 self.bluesky.misbehave(method, *([trouble] * times))
 
-    def revoke(self, whose: str, revoked: bool) -> None:
-        """A key that is not accepted for a while."""
+    def revoke(self, whose: str) -> None:
+        """A key that is not accepted for a while, or any more."""
+        self._accept(whose, "another")
+
+    def restore(self, whose: str) -> None:
+        """It is good again."""
+        self._accept(whose, self.keys[whose])
+
+    def renew(self, whose: str, number: int) -> Mapping[str, str]:
+        """A new key, and the settings that name it."""
+        key = f"{self.keys[whose][:15]}{number:04}"
+        self.keys[whose] = key
+        self.secrets.append(key)
+        self._accept(whose, key)
+        return dict.fromkeys(KEYS[whose], key)
+
+    def _accept(self, whose: str, key: str) -> None:
         if whose == "llm":
-            self.llm.key = self.other.key = "another" if revoked else SECRET
+            self.llm.key = self.other.key = key
         elif whose == "devto":
-            self.devto.key = "another" if revoked else DEVTO_SECRET
+            self.devto.key = key
         else:
-            self.bluesky.password = "another" if revoked else BLUESKY_SECRET
+            self.bluesky.password = key
             self.bluesky.forget_sessions()
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.cadence import Schedule, parse
+from tests.simulation.slots import next_slot
 
 NEW_YORK, LORD_HOWE, TROLL = (
     ZoneInfo(name) for name in ("America/New_York", "Australia/Lord_Howe", "Antarctica/Troll")
@@ -313,6 +314,19 @@ def test_slots_are_those_that_a_look_at_every_minute_finds(
     end = start + timedelta(hours=36)
     found = between(parse(expression, zone), start, end)
     assert found == list(expected(expression, zone, start, end))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("expression", ["0 9 * * mon,wed,fri", "30 2 * * tue,sun", "45 1,3 * * *"])
+def test_the_reckoning_of_the_simulation_comes_to_the_same(expression: str, zone: str) -> None:
+    ours = parse(expression, ZoneInfo(zone))
+    theirs = {"PENSTOCK_PUBLISH_CRON": expression, "PENSTOCK_TIMEZONE": zone}
+    slot = datetime(2027, 1, 1, tzinfo=UTC)
+    while slot.year < 2029:
+        following = ours.next_slot(slot)
+        assert following == next_slot(theirs, slot)
+        assert following is not None
+        slot = following
 
 
 @settings(max_examples=50, deadline=None)

@@ -96,6 +96,10 @@ DISTURBING = (
     "reload",
 )
 
+RATES = (
+    "devto.view=0.0002,devto.reaction=0.005,devto.comment=0.01,bluesky.like=0.002,"
+    "bluesky.repost=0.005"
+)
 PRICES = "llm/good=1,0.1,5;llm/cheap=0.2,0.02,0.8;other/spare=1,0.1,5;other/cheap=0.2,0.02,0.8"
 
 
@@ -206,6 +210,7 @@ class History:
         self._undo: dict[str, tuple[int, Callable[[], None]]] = {}
         self._thief: sqlite3.Connection | None = None
         self._deposits = 0
+        self._deposited: list[int] = []
         self._older = False
         self._told_to_end = False
         self._over = False
@@ -519,6 +524,10 @@ class History:
     def _on_model(self, fault: Fault, until: int) -> None:
         self._spoil(("llm", "other", "models")[fault.id % 3], fault, until)
 
+    def _on_unfaithful(self, fault: Fault, until: int) -> None:
+        self.world.unfaithful = fault.number
+        self._lasts("unfaithful", until, self._faithful_again)
+
     def _on_devto(self, fault: Fault, until: int) -> None:
         self._spoil("devto", fault, until)
 
@@ -623,6 +632,9 @@ class History:
         self.world.devto.list_delay_s = 240.0
         self._lasts("late listings", until, self._listings_prompt)
 
+    def _faithful_again(self) -> None:
+        self.world.unfaithful = 0
+
     def _sites_well(self) -> None:
         self.world.blog.trouble = self.world.news.trouble = ""
 
@@ -696,14 +708,16 @@ class History:
 
     # The operator
 
-    def _operate(self, act: Callable[[Any], object]) -> None:
+    def _operate(self, act: Callable[[Any], object]) -> bool:
         """A command beside the daemon; where the database cannot be written, it fails."""
         try:
             with self._database() as database, database.write() as tx:
                 act(tx)
         except StorageError:
             self.world.log.note("the operator's command failed")
+            return False
         self._look_soon()
+        return True
 
     def _resume(self) -> None:
         self._operate(control.resume)
@@ -711,7 +725,8 @@ class History:
     def _deposit(self, micro: int) -> None:
         self._deposits += 1
         amount, ref, at = MicroCredits(micro), f"deposit-{self._deposits}", self.world.wall()
-        self._operate(lambda tx: store.deposit(tx, amount=amount, ref=ref, at=at))
+        if self._operate(lambda tx: store.deposit(tx, amount=amount, ref=ref, at=at)):
+            self._deposited.append(micro)
 
     @contextmanager
     def _database(self) -> Iterator[Database]:
@@ -763,6 +778,9 @@ class History:
                 for path in sorted((self._folder / "outbox").glob("*.md"))
             },
             removed=frozenset(world.removed),
+            peaks=world.peaks,
+            pages=world.pages,
+            deposits=self._deposited,
             expected=self._expected,
         )
         return judge(lists, moments, books, self._chosen, world.secrets)
@@ -783,6 +801,8 @@ def _environment(plan: Plan, folder: Path) -> dict[str, str]:
         "PENSTOCK_PROVIDER_OTHER_URL": "https://other.test/v1",
         "PENSTOCK_PROVIDER_OTHER_KEY": SECRET,
         "PENSTOCK_PRICES": PRICES,
+        "PENSTOCK_RATES": RATES,
+        "PENSTOCK_EARN_DAILY_CAP": "0.5",
         "PENSTOCK_ALERT_URL": "https://alerts.test/hook",
         "DEVTO_API_KEY": DEVTO_SECRET,
         "BLUESKY_HANDLE": "author.test",

@@ -20,13 +20,18 @@ from typing import Any
 
 from tests.simulation.plan import CLOCK_WRONG_MAX_S
 from tests.simulation.slots import is_slot
-from tests.simulation.world import LURE
+from tests.simulation.world import INVENTED, LURE
 
 Document = Mapping[str, Any]
 OPEN = ("intended", "unconfirmed")
 # Who has logged in to Bluesky too often, or was refused, waits until a day has passed, by our own
 # limits.
 WAITS_A_DAY = re.compile("logged in to|by this password")
+OWN = ("https://dev.to/penstock/", "https://notes.example")
+_LINK = re.compile(r"https?://[^\s()\"'<>\]]+")
+# What stands before a citation, back to the one before it or the beginning of the line.
+_CITED = re.compile(r"(.*?)\[\[\d+\]\]\(([^)]+)\)")
+_NUMBER = re.compile(r"\d+(?:\.\d+)*")
 AWAKE_WITHIN = timedelta(hours=2)
 # One that went by longer ago is let go.
 OLDEST_SLOT = timedelta(hours=24)
@@ -45,6 +50,9 @@ class Lists:
         posts: Bluesky's posts by record key.
         files: of the outbox, by name.
         removed: what people took down by hand, such as `devto 17`.
+        peaks: the most that readers ever did, by platform, article or post, and unit of engagement.
+        pages: of the sites, by their addresses.
+        deposits: micro-credits of each, where the command did not fail.
         expected: slots of the schedule at which nothing kept the daemon from doing something.
     """
 
@@ -53,6 +61,9 @@ class Lists:
     posts: Mapping[str, Document]
     files: Mapping[str, str]
     removed: frozenset[str]
+    peaks: Mapping[tuple[str, str, str], int]
+    pages: Mapping[str, str]
+    deposits: Sequence[int]
     expected: Sequence[datetime]
 
 
@@ -136,8 +147,11 @@ def judge(
             *_shown_again(lists, books),
             *_money(lists, books),
             *_limits(books, settings),
+            *_income(lists, books, settings),
+            *_uncounted(moments, books),
             *_slots(books, settings),
             *_forbidden(lists, secrets),
+            *_without_evidence(lists),
             *_unresolved(moments),
             *_asleep(lists, moments, books),
         ]
@@ -177,8 +191,7 @@ def _lost_posts(lists: Lists, books: Books) -> Iterator[str]:
     known = defaultdict(set)
     for publication in books.publications:
         platform, remote_id = publication["platform"], str(publication["remote_id"])
-        # Of a thread it is the first post's address, and the keys of the others after it.
-        keys = remote_id.rpartition("/")[2].split(" ")
+        keys = _keys(remote_id)
         known[platform].update(keys)
         if publication["state"] != "published":
             continue
@@ -200,6 +213,11 @@ def _lost_posts(lists: Lists, books: Books) -> Iterator[str]:
     yield from (f"the outbox has {n}, of which no book knows" for n in files - known["outbox"])
 
 
+def _keys(remote_id: Any) -> list[str]:
+    """Of a thread it is the first post's address, and the keys of the others after it."""
+    return str(remote_id).rpartition("/")[2].split(" ")
+
+
 def _shown_again(lists: Lists, books: Books) -> Iterator[str]:
     """What a person took back, or the books say was taken down, and is there all the same."""
     shown = {f"devto {number}" for number, published, _ in lists.articles if published}
@@ -208,7 +226,7 @@ def _shown_again(lists: Lists, books: Books) -> Iterator[str]:
     # What is taken down while it goes out may come once more: nobody can tell that from a loss.
     noticed = [each["inputs"] for each in books.decisions if each["kind"] == "gone"]
     for away in (*wanted_back, *noticed):
-        for key in str(away["remote_id"]).rpartition("/")[2].split(" "):
+        for key in _keys(away["remote_id"]):
             name = f"{away['platform']} {key}"
             if name in shown and (away in wanted_back or name in lists.removed):
                 yield f"{name} was taken back, and is there"
@@ -267,6 +285,7 @@ class _Replay:
     treasury: int = 0
     of_run: Counter[str] = field(default_factory=Counter)
     spent: list[tuple[datetime, int]] = field(default_factory=list)
+    earned: list[tuple[datetime, int]] = field(default_factory=list)
     held: dict[str, tuple[datetime, int, str]] = field(default_factory=dict)
 
     def book(self, entry: Document) -> None:
@@ -280,6 +299,8 @@ class _Replay:
         if str(entry["debit"]).startswith("inference:"):
             self.of_run[entry["run"]] += amount
             self.spent.append((at, amount))
+        if str(entry["credit"]).startswith("engagement:"):
+            self.earned.append((at, amount))
 
     def passed(self, hold: Document) -> Iterator[str]:
         """The limits that a hold that was just made passes."""
@@ -293,6 +314,12 @@ class _Replay:
         yield from self._above(hold, "RUN_BUDGET", of_run)
         yield from self._above(hold, "DAILY_CAP", self._since(at - timedelta(days=1)))
         yield from self._above(hold, "MONTHLY_CAP", self._since(at - timedelta(days=30)))
+
+    def earned_too_much(self, income: Document) -> Iterator[str]:
+        """The cap that income which was just booked passes."""
+        since = datetime.fromisoformat(income["at"]) - timedelta(days=1)
+        total = sum(amount for at, amount in self.earned if at > since)
+        yield from self._above(income, "EARN_DAILY_CAP", total)
 
     def _since(self, moment: datetime) -> int:
         done = sum(amount for at, amount in self.spent if at > moment)
@@ -315,6 +342,46 @@ def _limits(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
         replay.book(entry)
         if entry["state"] in ("pending", "settled"):
             yield from replay.passed(entry)
+        elif str(entry["credit"]).startswith("engagement:"):
+            yield from replay.earned_too_much(entry)
+
+
+def _income(lists: Lists, books: Books, settings: Sequence[InForce]) -> Iterator[str]:
+    """Deposits, and what readers did: each unit by its rate, once, and no more than there was."""
+    booked = (each for each in books.entries if each["code"] == "deposit")
+    deposits = Counter(_micro(each["amount"]) for each in booked)
+    if deposits != Counter(lists.deposits):
+        yield f"deposits of {sorted(lists.deposits)} are booked as {sorted(deposits.elements())}"
+    remote_ids = {_key(each): each["remote_id"] for each in books.publications}
+    rates = dict(each.split("=") for each in settings[0].settings["PENSTOCK_RATES"].split(","))
+    credited: Counter[tuple[str, str, str]] = Counter()
+    for entry in books.entries:
+        if not str(entry["credit"]).startswith("engagement:"):
+            continue
+        platform, run, metric, span = entry["ref"].split(":")
+        low, high = map(int, span.split("-"))
+        counter = platform, run, metric
+        if low < credited[counter]:
+            yield f"{entry['id']} is credited from {low}, and was up to {credited[counter]}"
+        credited[counter] = high
+        worth = _micro(rates[f"{platform}.{metric}"]) * (high - low)
+        if _micro(entry["amount"]) > worth:
+            yield f"{entry['id']} brings {entry['amount']}, and is worth {worth} millionths"
+        keys = _keys(remote_ids[run, platform])
+        if high > (most := sum(lists.peaks.get((platform, key, metric), 0) for key in keys)):
+            yield f"{entry['id']} is credited up to {high}, and there were {most} at most"
+
+
+def _uncounted(moments: Moments, books: Books) -> Iterator[str]:
+    """Posts whose readers nobody counted in a week of calm."""
+    before = {_key(each): each for each in moments.holds.publications}
+    for post in books.publications:
+        known = before.get(_key(post))
+        if known is None or post["platform"] == "outbox":
+            continue
+        still = post["state"] == known["state"] == "published"
+        if still and post["counted_at"] == known["counted_at"]:
+            yield f"{post['run']} at {post['platform']} was not counted for a week"
 
 
 def _micro(amount: Any) -> int:
@@ -344,16 +411,30 @@ def _known_at(at: datetime, settings: Sequence[InForce]) -> Iterator[Mapping[str
             yield each.settings
 
 
+def _shown(lists: Lists) -> Iterator[tuple[str, str]]:
+    for _, _, fields in lists.articles:
+        yield from (("Dev.to", str(text)) for text in fields.values())
+    yield from (("Bluesky", str(post)) for post in lists.posts.values())
+    yield from (("the outbox", text) for text in lists.files.values())
+
+
 def _forbidden(lists: Lists, secrets: Sequence[str]) -> Iterator[str]:
-    shown = [
-        *(("Dev.to", str(dict(fields))) for _, _, fields in lists.articles),
-        *(("Bluesky", str(post)) for post in lists.posts.values()),
-        *(("the outbox", text) for text in lists.files.values()),
-    ]
-    for where, text in shown:
-        for word in (LURE, "<script", *secrets):
+    for where, text in _shown(lists):
+        for word in (LURE, INVENTED, "<script", *secrets):
             if word in text:
                 yield f"{where} shows {word!r}"
+
+
+def _without_evidence(lists: Lists) -> Iterator[str]:
+    """Links to what is no page, and numbers that the page cited for them does not have."""
+    for where, text in _shown(lists):
+        for url in _LINK.findall(text):
+            if url not in lists.pages and not url.startswith(OWN):
+                yield f"{where} links to {url}, which is no page"
+        for said, url in _CITED.findall(text):
+            known = set(_NUMBER.findall(lists.pages.get(url, "")))
+            for number in set(_NUMBER.findall(said)) - known:
+                yield f"{where} says {number}, of which {url} says nothing: {said.strip()}"
 
 
 def _unresolved(moments: Moments) -> Iterator[str]:

@@ -105,7 +105,8 @@ SITE_TROUBLES = (
 
 # How often what happens, out of their sum.
 _KINDS: Mapping[str, float] = {
-    "model": 14,
+    "model": 13,
+    "unfaithful": 1,
     "devto": 14,
     "bluesky": 12,
     "site": 10,
@@ -182,6 +183,7 @@ def _changeable(chance: random.Random, places: str) -> dict[str, str]:
         "PENSTOCK_DAILY_CAP": chance.choice(("0.06", "0.5", "5")),
         "PENSTOCK_MONTHLY_CAP": chance.choice(("1", "3", "20")),
         "PENSTOCK_RESERVE": chance.choice(("0", "0.05", "0.25")),
+        "PENSTOCK_EARN_DAILY_CAP": chance.choice(("0.02", "0.1", "0.5")),
         "PENSTOCK_HOLD_EXPIRY": chance.choice(("1", "6", "24")),
         **_schedule(chance),
     }
@@ -210,6 +212,7 @@ def _fault(chance: random.Random, number: int, at_s: int) -> Fault:
     down_s = own.choice((0, 0, 60, 3_600))
     for_s, count, detail = {
         "model": (span_s, few, own.choice(MODEL_TROUBLES)),
+        "unfaithful": (DAY_S, own.choice((25, 75)), ""),
         "devto": (span_s, few, own.choice(DEVTO_TROUBLES)),
         "bluesky": (span_s, few, own.choice(BLUESKY_TROUBLES)),
         "site": (span_s, 0, own.choice(SITE_TROUBLES)),

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from tests.simulation.judge import Books, InForce, Lists, Lull, Moments, judge
-from tests.simulation.world import LURE
+from tests.simulation.world import INVENTED, LURE
 
 SETTINGS = {
     "PENSTOCK_RESERVE": "0.1", "PENSTOCK_RUN_BUDGET": "0.5", "PENSTOCK_DAILY_CAP": "1",
     "PENSTOCK_MONTHLY_CAP": "2", "PENSTOCK_PUBLISH_CRON": "0 10 * * *",
-    "PENSTOCK_TIMEZONE": "Europe/Berlin",
+    "PENSTOCK_TIMEZONE": "Europe/Berlin", "PENSTOCK_RATES": "devto.view=0.0002,bluesky.like=0.002",
+    "PENSTOCK_EARN_DAILY_CAP": "0.05",
 }  # fmt: skip
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 KEY = "a-secret-key"
@@ -50,6 +51,16 @@ ATTEMPTS: list[Mapping[str, Any]] = [
     {"id": "r1.2", "outcome": "unknown", "provider": "llm", "model_returned": None,
      "cost": "0.020000"},
 ]  # fmt: skip
+
+
+def income(ref: str, amount: str) -> Mapping[str, Any]:
+    return entry(
+        0, id=f"engagement:{ref}", state="posted", debit="treasury", code="engagement",
+        credit=f"engagement:{ref.partition(':')[0]}", amount=amount, attempt=None, ref=ref,
+    )  # fmt: skip
+
+
+VIEWS, LIKES = income("devto:r1:view:0-50", "0.010000"), income("bluesky:r1:like:0-7", "0.014000")
 DOUBTFUL = settled(2, amount="0.020000", code="uncertain")
 
 
@@ -57,7 +68,7 @@ def publication(platform: str, remote_id: str, **changes: Any) -> Mapping[str, A
     return {
         "run": "r1", "platform": platform, "state": "published", "remote_id": remote_id,
         "error": None, "payload": '{"posts": [1, 2]}' if platform == "bluesky" else "{}",
-        "withdrawal": None,
+        "withdrawal": None, "counted_at": None,
     } | changes  # fmt: skip
 
 
@@ -68,7 +79,7 @@ def run(name: str, day: int) -> dict[str, Any]:
 
 BOOKS = Books(
     problems=[],
-    entries=[DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL],
+    entries=[DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL, VIEWS, LIKES],
     attempts=ATTEMPTS,
     runs=[run("r1", 23)],
     decisions=[],
@@ -77,22 +88,33 @@ BOOKS = Books(
         publication("bluesky", "at://did/app.bsky.feed.post/3k1 3k2"),
     ],
 )  # fmt: skip
+SAID = "Logs keep 7 records [[1]](http://blog.test/logs.html)."
 LISTS = Lists(
     bill=[("llm", "good", 10_000), ("llm", "good", 7_000)],
-    articles=[(17, True, {"title": "Of logs", "body_markdown": "Text."})],
+    articles=[(17, True, {"title": "Of logs", "body_markdown": SAID})],
     posts={
         "3k1": {"text": "Of logs"},
         "3k2": {"text": "More", "reply": {"parent": {"uri": "at://did/app.bsky.feed.post/3k1"}}},
     },
-    files={"a.md": "# Of logs\n\nText."},
+    files={"a.md": f"# Of logs\n\n{SAID}"},
     removed=frozenset(),
+    peaks={
+        ("devto", "17", "view"): 50,
+        ("bluesky", "3k1", "like"): 3,
+        ("bluesky", "3k2", "like"): 4,
+    },
+    pages={"http://blog.test/logs.html": "<p>Logs keep 7 records.</p>"},
+    deposits=[5_000_000],
     expected=[datetime(2026, 11, day, 9, tzinfo=UTC) for day in (23, 30)],
 )
 GONE = {
     "kind": "gone", "at": datetime(2026, 11, 24, tzinfo=UTC),
     "inputs": {"platform": "devto", "remote_id": "17"},
 }  # fmt: skip
-AFTERWARDS = replace(BOOKS, runs=[*BOOKS.runs, run("r2", 30)])
+COUNTED = [
+    {**each} | {"counted_at": datetime(2026, 11, 30, tzinfo=UTC)} for each in BOOKS.publications
+]
+AFTERWARDS = replace(BOOKS, runs=[*BOOKS.runs, run("r2", 30)], publications=COUNTED)
 MOMENTS = Moments(calm=BOOKS, posts=BOOKS, holds=BOOKS)
 
 
@@ -183,6 +205,22 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL,
         *(entry(n, run=f"r{n}", at=f"2026-12-{n:02}T09:00:00.000000Z", amount="0.400000")
           for n in range(3, 8))))),
+    ("a deposit that is lost", "deposits of", lambda: told(replace(
+        LISTS, deposits=[5_000_000, 1]))),
+    ("readers that are paid for twice", "is credited from 49", lambda: told(books=with_entries(
+        *BOOKS.entries, income("devto:r1:view:49-50", "0.000200")))),
+    ("readers that never were", "and there were 50 at most", lambda: told(books=with_entries(
+        *BOOKS.entries, income("devto:r1:view:50-51", "0.000200")))),
+    ("readers above their rate", "and is worth", lambda: told(books=with_entries(
+        DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL,
+        income("bluesky:r1:like:0-7", "0.014001")))),
+    ("income above its cap", "PENSTOCK_EARN_DAILY_CAP", lambda: told(
+        replace(LISTS, peaks={("devto", "17", "view"): 250}),
+        with_entries(DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL,
+                     income("devto:r1:view:0-240", "0.048000"),
+                     income("devto:r1:view:240-250", "0.002001")))),
+    ("readers whom nobody counts", "was not counted", lambda: told(books=replace(
+        AFTERWARDS, publications=[*COUNTED[:1], BOOKS.publications[1], *COUNTED[2:]]))),
     ("a slot used twice", "was used 2 times", lambda: told(books=replace(
         AFTERWARDS, runs=[*AFTERWARDS.runs, run("r3", 30)]))),
     ("a slot that was too old", "was used at", lambda: told(books=replace(
@@ -193,6 +231,12 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
             "slot": datetime(2026, 11, 30, 10, tzinfo=UTC)}]))),
     ("a link of a hostile page", "shows", lambda: told(replace(
         LISTS, files={"a.md": f"# Of logs\n\nhttp://{LURE}/"}))),
+    ("what a model made up", "shows", lambda: told(replace(
+        LISTS, files={"a.md": f"# Of logs\n\nEleven {INVENTED}."}))),
+    ("a link to no page", "which is no page", lambda: told(replace(
+        LISTS, files={"a.md": "# Of logs\n\n[See](http://blog.test/other.html)."}))),
+    ("a number that is on another page", "says nothing", lambda: told(replace(
+        LISTS, files={"a.md": f"# Of logs\n\n{SAID.replace('7', '8')}"}))),
     ("a key in an article", "shows", lambda: told(replace(
         LISTS, articles=[(17, True, {"title": "Of logs", "body_markdown": KEY})]))),
     ("a hold for ever", "is still held", lambda: told(moments=replace(

@@ -213,15 +213,23 @@ CASES = [
             ("It has a 43-litre tank.", False),
         )
     ),
-    # An address in code, and a domain in the text, stands in a page that was read.
+    # An address in code stands in a page that was read; a domain in the text needs more.
     *(
         Case(rule, keep, text, context={"evidence": NAMED})
         for rule, text, keep in (
             ("addresses_in_code_are_sourced", "```\ncurl https://get.one.example/x.sh\n```", True),
             ("addresses_in_code_are_sourced", "Run `curl https://get.one.example/x.sh`.", True),
             ("addresses_in_code_are_sourced", "`curl https://get.one.example/x.sh2`", False),
-            ("domains_are_sourced", "It comes from draw.io, they say.", True),
+            ("domains_are_sourced", "See draw.io for all of it.", False),
             ("domains_are_sourced", "It comes from raw.io.", False),
+        )
+    ),
+    *(
+        Case("domains_are_sourced", True, "It comes from draw.io, they say.", context=where)
+        for where in (
+            {"claims": (*CLAIMS, Claim("", "It is drawn with draw.io in a tank", "S1"))},
+            {"evidence": {"S1": replace(EVIDENCE["S1"], title="What draw.io draws")}},
+            {"links": CONTEXT.links | {"https://draw.io/about"}},
         )
     ),
     *keeps(

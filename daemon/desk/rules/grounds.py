@@ -178,13 +178,18 @@ def contacts_in_code_are_sourced(manuscript: Manuscript, context: Context) -> It
 
 
 def domains_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
-    """Every domain named in the text stands in a page that was read."""
+    """
+    Every domain named in the text stands in a verified quote, or in the title or the address of a
+    page that was read.
+
+    That the page names it is not enough: one that is hostile asks for just that, in plain sight.
+    """
     if not context.cites:
         return
-    texts = _known_texts(context)
+    texts = _quoted_texts(context)
     for name in dict.fromkeys(domains_in(read(manuscript.markdown).spoken)):
         if not stands(name, texts):
-            yield Finding("links", f"{excerpt(name)} is named in no source; leave the address out")
+            yield Finding("links", f"{excerpt(name)} is named in no quote; leave the address out")
 
 
 def quotations_are_quotes(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
@@ -303,10 +308,15 @@ def _shown_numbers(block: Block, names: frozenset[str]) -> frozenset[str]:
 
 
 def _known_texts(context: Context) -> list[str]:
-    """Where an address may stand: pages, quotes, and the addresses of the pages themselves."""
+    """Where what stands in code may come from: the pages, and whatever is quoted of them."""
+    return [*(source.text for source in context.evidence.values()), *_quoted_texts(context)]
+
+
+def _quoted_texts(context: Context) -> list[str]:
+    """Quotes, and the titles and addresses of the pages."""
     urls = [*context.links, *(source.url for source in context.evidence.values())]
-    pages = [text for s in context.evidence.values() for text in (s.text, s.title)]
-    return [*pages, *(claim.quote for claim in context.claims), *urls, *hosts(urls)]
+    titles = [source.title for source in context.evidence.values()]
+    return [*titles, *(claim.quote for claim in context.claims), *urls, *hosts(urls)]
 
 
 def _plain_words(text: str) -> list[str]:

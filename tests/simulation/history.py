@@ -117,7 +117,9 @@ def lived_by(seed: int, days: int) -> Told:
     return lived(drawn(seed, days))
 
 
-_decision, _transfer = (SQLModel.metadata.tables[name] for name in ("decision", "transfer"))
+_alert, _decision, _transfer = (
+    SQLModel.metadata.tables[name] for name in ("alert", "decision", "transfer")
+)
 _ENTRIES = select(func.count()).where(_transfer.c.action != Action.VOID)
 
 # From the newest revision to the one before, which nobody but a history does.
@@ -751,6 +753,7 @@ class History:
                 runs=_documents(journal.runs(tx)),
                 decisions=_documents(tx.execute(select(_decision).order_by(_decision.c.id))),
                 publications=_documents(journal.publications(tx)),
+                alerts=_documents(tx.execute(select(_alert))),
             )
 
     def _publications(self) -> list[dict[str, Any]]:

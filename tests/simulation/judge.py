@@ -27,6 +27,8 @@ OPEN = ("intended", "unconfirmed")
 # Who has logged in to Bluesky too often, or was refused, waits until a day has passed, by our own
 # limits.
 WAITS_A_DAY = re.compile("logged in to|by this password")
+# What waits for a person stands until then.
+STANDS = ("approval",)
 OWN = ("https://dev.to/penstock/", "https://notes.example")
 _LINK = re.compile(r"https?://[^\s()\"'<>\]]+")
 # What stands before a citation, back to the one before it or the beginning of the line.
@@ -69,7 +71,7 @@ class Lists:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What `ledger export`, `ledger attempts`, `runs list|show` and `posts list` say."""
+    """What `ledger export`, `ledger attempts`, `runs list|show`, `posts list` and `alerts` say."""
 
     problems: Sequence[str]
     entries: Sequence[Document]
@@ -77,6 +79,7 @@ class Books:
     runs: Sequence[Document]
     decisions: Sequence[Document]
     publications: Sequence[Document]
+    alerts: Sequence[Document] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ def judge(
             *_without_evidence(lists),
             *_unresolved(moments),
             *_asleep(lists, moments, books),
+            *_alarms(books),
         ]
     )
 
@@ -479,3 +483,12 @@ def _asleep(lists: Lists, moments: Moments, books: Books) -> Iterator[str]:
     after = [run for run in books.runs if run["id"] not in before]
     if not any(run["slot"] is not None for run in after):
         yield "in a week of calm, and with money, no slot was used"
+
+
+def _alarms(books: Books) -> Iterator[str]:
+    """What is told to nobody in a week in which all went well, or is still said to be wrong."""
+    for alert in books.alerts:
+        if alert["told_at"] is None:
+            yield f"nobody was told: {alert['message']}"
+        elif alert["kind"] not in STANDS:
+            yield f"after a week of calm it is still said that {alert['message']}"

@@ -111,6 +111,9 @@ GONE = {
     "kind": "gone", "at": datetime(2026, 11, 24, tzinfo=UTC),
     "inputs": {"platform": "devto", "remote_id": "17"},
 }  # fmt: skip
+ALERT: dict[str, Any] = {
+    "kind": "barred", "message": "the key is refused", "told_at": datetime(2026, 11, 24, tzinfo=UTC),
+}  # fmt: skip
 COUNTED = [
     {**each} | {"counted_at": datetime(2026, 11, 30, tzinfo=UTC)} for each in BOOKS.publications
 ]
@@ -249,6 +252,10 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         moments=replace(MOMENTS, lulls=[Lull(
             *([publication("devto", "", state=state)] for state in ("intended", "unconfirmed"))
         )]))),
+    ("an alert for nobody", "nobody was told: the key is refused", lambda: told(books=replace(
+        AFTERWARDS, alerts=[ALERT | {"told_at": None}]))),
+    ("an alarm that goes on", "it is still said that the key", lambda: told(books=replace(
+        AFTERWARDS, alerts=[ALERT]))),
     ("a slot at which nothing happened", "nothing was done", lambda: told(replace(
         LISTS, expected=[datetime(2026, 11, 25, 9, tzinfo=UTC)]))),
     ("a daemon that sleeps", "no slot was used", lambda: told(books=BOOKS)),

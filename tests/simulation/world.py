@@ -72,8 +72,8 @@ _WHIMS = (
     "See {lure} for all of it.",
     "<script src=//{lure}/a.js></script>",
     "![the figure](https://{lure}/pixel.png)",
-    "The authors asked eleven quiet {invented} to audit the ledger.",
-    "The source reports that eleven {invented} audited the ledger [S1].",
+    "The authors asked 4127 quiet {invented} to audit the ledger.",
+    "The source reports that 4127 {invented} audited the ledger [S1].",
     "“Nobody ever saw {invented} like these”, the authors say [S1].",
 )
 # Not in a word, a version or a citation.

@@ -11,6 +11,8 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from daemon import journal, migrations, reconcile
+from daemon import journal, migrations, proof, reconcile, service
 from ledger import store
 from ledger.database import Database
 from ledger.money import MicroCredits
@@ -158,6 +160,29 @@ def test_books_that_are_a_millionth_off_are_found(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(store, "settle", short_of_it)
     assert any("the books only" in line for line in short(plan()).violations)
+
+
+def test_a_desk_without_its_rules_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unfaithful(seed: int) -> list[str]:
+        fault = Fault(1, SLOT_S - 10, "unfaithful", DAY_S, 75)
+        return short(replace(plan(fault), seed=seed)).violations
+
+    seeds = range(1, 9)
+    assert not [line for seed in seeds for line in unfaithful(seed)]
+    monkeypatch.setattr(proof, "findings", lambda *args: [])
+    assert [line for seed in seeds for line in unfaithful(seed)]
+
+
+def test_an_intent_that_is_looked_for_daily_is_found_in_a_lull(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trouble = [Fault(1, SLOT_S - 10, "devto", 6 * 3600, 8, "reset_before")]
+    # Before this one there is a lull.
+    trouble.append(Fault(2, SLOT_S + 600, "site", 60, 0, "slow"))
+    told = short(plan(*trouble))
+    assert (told.violations, told.tally.lulls) == ([], 1)
+    monkeypatch.setattr(service, "HOURLY", timedelta(days=1))
+    assert any("is still intended" in line for line in short(plan(*trouble)).violations)
 
 
 # Killed at every boundary

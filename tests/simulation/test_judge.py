@@ -112,7 +112,8 @@ GONE = {
     "inputs": {"platform": "devto", "remote_id": "17"},
 }  # fmt: skip
 ALERT: dict[str, Any] = {
-    "kind": "barred", "message": "the key is refused", "told_at": datetime(2026, 11, 24, tzinfo=UTC),
+    "kind": "barred", "message": "the key is refused",
+    "told_at": datetime(2026, 11, 24, tzinfo=UTC),
 }  # fmt: skip
 COUNTED = [
     {**each} | {"counted_at": datetime(2026, 11, 30, tzinfo=UTC)} for each in BOOKS.publications

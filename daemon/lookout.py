@@ -15,6 +15,7 @@ from daemon.inference import attempts
 from daemon.inference.prices import UnknownPrice
 from daemon.journal import PublicationState
 from daemon.settings import Schedule, Settings
+from ledger import store
 
 KINDS = (Kind.BOOKS, Kind.UNCONFIRMED, Kind.FUNDS, Kind.SILENT, Kind.PRICE, Kind.DISK)
 # Late listings and the hourly look have had their time.
@@ -72,12 +73,21 @@ def _unconfirmed(tx: Connection, at: datetime) -> dict[tuple[Kind, str], str]:
 
 
 def _out_of_funds(tx: Connection, settings: Settings, at: datetime) -> dict[tuple[Kind, str], str]:
-    """Providers whose newest answer was that there is no money."""
-    return {
-        (Kind.FUNDS, name): f"the provider {name} wants money: top up, then `ledger deposit` it"
-        for name in settings.endpoints
-        if attempts.newest_status(tx, name, at) == PAYMENT_REQUIRED
-    }
+    """
+    Providers that are asked whose newest answer was that there is no money, until money comes in:
+    one that stands below another on its ladder may not be asked for weeks.
+    """
+    asked = {rung.provider for ladder in settings.ladders.values() for rung in ladder.paid}
+    found = {}
+    for name in sorted(asked):
+        newest = attempts.newest_answer(tx, name, at)
+        if newest is None or newest[1] != PAYMENT_REQUIRED:
+            continue
+        if not store.deposited_since(tx, newest[0]):
+            found[Kind.FUNDS, name] = (
+                f"the provider {name} wants money: top up, then `ledger deposit` it"
+            )
+    return found
 
 
 def _without_price(settings: Settings, at: datetime) -> dict[tuple[Kind, str], str]:

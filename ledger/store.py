@@ -486,6 +486,14 @@ GROUP BY run
     ),
     tuple,
 )
+_DEPOSITED_SINCE = number(
+    text(
+        """
+SELECT CASE WHEN EXISTS (SELECT 1 FROM transfer WHERE at > :since AND code = 'deposit')
+THEN 1 ELSE 0 END
+"""
+    )
+)
 _EARNED_SINCE = number(
     text(
         """
@@ -550,6 +558,11 @@ def credited_since(tx: Connection, since: datetime) -> MicroCredits:
     Unlike in `earned`, what a correction took back makes no room: it may be from before.
     """
     return _sum(_CREDITED_SINCE.one(tx, **posting.window(since)))
+
+
+def deposited_since(tx: Connection, since: datetime) -> bool:
+    """Whether the operator has paid anything in after a moment."""
+    return _DEPOSITED_SINCE.one(tx, since=to_text(since)) == 1
 
 
 def posted_at(tx: Connection, hours: Sequence[datetime]) -> list[MicroCredits]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from daemon import alerts, control, journal, lookout
 from daemon.alerts import Kind
 from daemon.inference import attempts
+from daemon.inference.ladder import Ladder
 from daemon.inference.port import Outcome
 from daemon.journal import PublicationState, RunOutcome
 from ledger import audit, store
 from ledger.database import Database
 from ledger.money import ZERO
+from tests.ledger_helpers import cr
 from tests.platforms import Platforms
 from tests.virtual import START
 
@@ -129,6 +132,26 @@ def test_a_provider_without_funds_is_told_until_it_answers_again(scene: Scene) -
         scene.answered(status, START + timedelta(minutes=number))
         stands = scene.look(timedelta(hours=1))
         assert (Kind.FUNDS in stands) is (status == 402), status
+
+
+def test_a_provider_that_was_topped_up_is_not_told_of_until_it_is_asked_again(
+    scene: Scene,
+) -> None:
+    scene.answered(402, START + timedelta(minutes=1))
+    assert Kind.FUNDS in scene.look(timedelta(hours=1))
+    with scene.database.write() as tx:
+        store.deposit(tx, amount=cr("1"), ref="topped-up", at=START + timedelta(hours=2))
+    assert Kind.FUNDS not in scene.look(timedelta(hours=3))
+    scene.answered(402, START + timedelta(hours=4))
+    assert Kind.FUNDS in scene.look(timedelta(hours=5))
+
+
+def test_a_provider_that_no_ladder_names_is_not_told_of(scene: Scene) -> None:
+    scene.answered(402, START + timedelta(minutes=1))
+    scene.stage.settings = replace(
+        scene.stage.settings, ladders=dict.fromkeys(scene.stage.settings.ladders, Ladder())
+    )
+    assert Kind.FUNDS not in scene.look(timedelta(hours=1))
 
 
 def test_an_answer_dated_by_a_clock_that_was_ahead_is_not_the_newest_for_ever(

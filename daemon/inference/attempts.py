@@ -84,8 +84,8 @@ _NEWEST_FIRST = tuple(key.desc() for key in _OLDEST_FIRST)
 # What has no outcome has no cost; said so that the index of the unresolved is used.
 _IN_FLIGHT = select(_attempt).where(_attempt.c.outcome.is_(None), _attempt.c.cost_micro.is_(None))
 _COMPLETE = _attempt.update().where(_attempt.c.id == bindparam("of"))
-_NEWEST_STATUS = (
-    select(_attempt.c.http_status)
+_NEWEST_ANSWER = (
+    select(_attempt.c.at, _attempt.c.http_status)
     .where(_attempt.c.provider == bindparam("provider"), _attempt.c.http_status.is_not(None))
     # A clock that was ahead must not make its answer the newest for ever.
     .where(_attempt.c.at <= bindparam("now", type_=_attempt.c.at.type))
@@ -134,9 +134,10 @@ def in_flight(tx: Connection) -> Sequence[Row[Any]]:
     return tx.execute(_IN_FLIGHT).all()
 
 
-def newest_status(tx: Connection, provider: str, now: datetime) -> int | None:
-    """What a provider's newest answer began with; None before its first."""
-    return tx.execute(_NEWEST_STATUS, {"provider": provider, "now": now}).scalar_one_or_none()
+def newest_answer(tx: Connection, provider: str, now: datetime) -> tuple[datetime, int] | None:
+    """When a provider was last asked that answered, and its status; None before its first."""
+    found = tx.execute(_NEWEST_ANSWER, {"provider": provider, "now": now}).first()
+    return None if found is None else (found.at, found.http_status)
 
 
 def unknown_open(tx: Connection) -> Sequence[Row[Any]]:

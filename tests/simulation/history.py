@@ -783,6 +783,7 @@ class History:
             removed=frozenset(world.removed),
             peaks=world.peaks,
             pages=world.pages,
+            overheard=world.overheard,
             deposits=self._deposited,
             expected=self._expected,
         )

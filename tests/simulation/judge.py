@@ -54,6 +54,7 @@ class Lists:
         removed: what people took down by hand, such as `devto 17`.
         peaks: the most that readers ever did, by platform, article or post, and unit of engagement.
         pages: of the sites, by their addresses.
+        overheard: who was sent a key that was none of theirs, and which.
         deposits: micro-credits of each, where the command did not fail.
         expected: slots of the schedule at which nothing kept the daemon from doing something.
     """
@@ -65,6 +66,7 @@ class Lists:
     removed: frozenset[str]
     peaks: Mapping[tuple[str, str, str], int]
     pages: Mapping[str, str]
+    overheard: Sequence[tuple[str, str]]
     deposits: Sequence[int]
     expected: Sequence[datetime]
 
@@ -155,6 +157,8 @@ def judge(
             *_slots(books, settings),
             *_forbidden(lists, secrets),
             *_without_evidence(lists),
+            *(f"{who} was sent the key {key!r}" for who, key in lists.overheard),
+            *_unapproved(books, settings),
             *_unresolved(moments),
             *_asleep(lists, moments, books),
             *_alarms(books),
@@ -407,11 +411,29 @@ def _slots(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
             yield f"{run['slot']}, which {run['id']} used, was on no schedule"
 
 
+def _unapproved(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
+    """What went out though a person was to see it first, all the time."""
+    runs = {run["id"]: run for run in books.runs}
+    for out in books.publications:
+        run = runs[out["run"]]
+        if out["published_at"] is None or run["approved_at"] is not None:
+            continue
+        known = _known_within(run["started_at"], out["published_at"], settings)
+        if all(each["PENSTOCK_APPROVAL"] == "manual" for each in known):
+            yield f"{out['run']} is at {out['platform']}, and nobody approved it"
+
+
 def _known_at(at: datetime, settings: Sequence[InForce]) -> Iterator[Mapping[str, str]]:
+    return _known_within(at, at, settings)
+
+
+def _known_within(
+    first: datetime, last: datetime, settings: Sequence[InForce]
+) -> Iterator[Mapping[str, str]]:
     """What may have been in force, as far as clocks tell."""
     for each, later in zip_longest(settings, settings[1:]):
-        begun = each.at <= at + CLOCKS_APART
-        if begun and (later is None or later.at >= at - CLOCKS_APART):
+        begun = each.at <= last + CLOCKS_APART
+        if begun and (later is None or later.at >= first - CLOCKS_APART):
             yield each.settings
 
 

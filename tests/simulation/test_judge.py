@@ -15,7 +15,8 @@ from tests.simulation.world import INVENTED, LURE
 SETTINGS = {
     "PENSTOCK_RESERVE": "0.1", "PENSTOCK_RUN_BUDGET": "0.5", "PENSTOCK_DAILY_CAP": "1",
     "PENSTOCK_MONTHLY_CAP": "2", "PENSTOCK_PUBLISH_CRON": "0 10 * * *",
-    "PENSTOCK_TIMEZONE": "Europe/Berlin", "PENSTOCK_RATES": "devto.view=0.0002,bluesky.like=0.002",
+    "PENSTOCK_APPROVAL": "manual", "PENSTOCK_TIMEZONE": "Europe/Berlin",
+    "PENSTOCK_RATES": "devto.view=0.0002,bluesky.like=0.002",
     "PENSTOCK_EARN_DAILY_CAP": "0.05",
 }  # fmt: skip
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -68,13 +69,13 @@ def publication(platform: str, remote_id: str, **changes: Any) -> Mapping[str, A
     return {
         "run": "r1", "platform": platform, "state": "published", "remote_id": remote_id,
         "error": None, "payload": '{"posts": [1, 2]}' if platform == "bluesky" else "{}",
-        "withdrawal": None, "counted_at": None,
+        "withdrawal": None, "counted_at": None, "published_at": BEGAN,
     } | changes  # fmt: skip
 
 
 def run(name: str, day: int) -> dict[str, Any]:
     slot = datetime(2026, 11, day, 9, tzinfo=UTC)
-    return {"id": name, "slot": slot, "started_at": slot, "finished_at": slot}
+    return dict.fromkeys(("slot", "started_at", "finished_at", "approved_at"), slot) | {"id": name}
 
 
 BOOKS = Books(
@@ -103,6 +104,7 @@ LISTS = Lists(
         ("bluesky", "3k1", "like"): 3,
         ("bluesky", "3k2", "like"): 4,
     },
+    overheard=[],
     pages={"http://blog.test/logs.html": "<p>Logs keep 7 records.</p>"},
     deposits=[5_000_000],
     expected=[datetime(2026, 11, day, 9, tzinfo=UTC) for day in (23, 30)],
@@ -253,6 +255,10 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         moments=replace(MOMENTS, lulls=[Lull(
             *([publication("devto", "", state=state)] for state in ("intended", "unconfirmed"))
         )]))),
+    ("a key in a wrong place", "was sent the key", lambda: told(replace(
+        LISTS, overheard=[("webhook", KEY)]))),
+    ("what nobody approved", "nobody approved it", lambda: told(books=replace(
+        AFTERWARDS, runs=[run("r1", 23) | {"approved_at": None}, run("r2", 30)]))),
     ("an alert for nobody", "nobody was told: the key is refused", lambda: told(books=replace(
         AFTERWARDS, alerts=[ALERT | {"told_at": None}]))),
     ("an alarm that goes on", "it is still said that the key", lambda: told(books=replace(

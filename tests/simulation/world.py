@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,15 @@ class Watched:
     log: Log
     left: Callable[[], int]  # troubles still to come
     folder: bytes  # whose name is another each time
+    foreign: Callable[[], Iterable[str]]  # keys that are none of its business
     struck: int = 0
+    overheard: set[str] = field(default_factory=set)
 
     async def handle(self, request: Request) -> Answer:
+        said = b"\n".join(
+            (request.target.encode(), str(dict(request.headers)).encode(), request.body)
+        )
+        self.overheard |= {key for key in self.foreign() if key.encode() in said}
         before = self.left()
         answer = await self.inner.handle(request)
         self.struck += max(0, before - self.left())
@@ -215,7 +221,7 @@ class World:
         self.clock = SystemClock(self.wall)
         self.struck = 0
         self.keys = {"llm": SECRET, "devto": DEVTO_SECRET, "bluesky": BLUESKY_SECRET}
-        self.secrets = list(self.keys.values())
+        self._secrets = {whose: [key] for whose, key in self.keys.items()}
         self._people = random.Random(f"people {seed}")
         self._whims = random.Random(f"whims {seed}")
         self.unfaithful = 0  # so many answers of models in a hundred go beyond what they were given
@@ -243,7 +249,9 @@ class World:
             "news": (self.news, lambda: 0),
         }
         self._watched = {
-            name: Watched(name, double, self.log, left, str(folder).encode())
+            name: Watched(
+                name, double, self.log, left, str(folder).encode(), partial(self._foreign_to, name)
+            )
             for name, (double, left) in counted.items()
         }
 
@@ -273,6 +281,20 @@ class World:
             self._strike()
             raise OSError(f"no address for {host}")
         return [NEWS_ADDRESS if host == "news.test" else BLOG_ADDRESS]
+
+    @property
+    def secrets(self) -> list[str]:
+        """What nobody must ever see."""
+        return [key for keys in self._secrets.values() for key in keys]
+
+    def _foreign_to(self, name: str) -> Iterable[str]:
+        own = self._secrets.get("llm" if name == "other" else name, ())
+        return (key for key in self.secrets if key not in own)
+
+    @property
+    def overheard(self) -> list[tuple[str, str]]:
+        """Who was told a key that was none of theirs, and which."""
+        return [(name, key) for name, one in self._watched.items() for key in sorted(one.overheard)]
 
     @property
     def pages(self) -> dict[str, str]:
@@ -464,7 +486,7 @@ class World:
         """A new key, and the settings that name it."""
         key = f"{self.keys[whose][:15]}{number:04}"
         self.keys[whose] = key
-        self.secrets.append(key)
+        self._secrets[whose].append(key)
         self._accept(whose, key)
         return dict.fromkeys(KEYS[whose], key)
 

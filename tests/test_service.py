@@ -16,6 +16,7 @@ from daemon import alerts, bells, control, journal
 from daemon.alerts import Kind
 from daemon.app import Parts, opened_database, opened_parts
 from daemon.bells import Bell
+from daemon.cli.run import _Wanted
 from daemon.cycle import Cycle
 from daemon.engagement import Collector
 from daemon.journal import PublicationState, RunOutcome, RunState
@@ -344,6 +345,18 @@ def test_three_silent_intervals_are_told_once(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, PENSTOCK_MODELS_WRITE="llm/good", PENSTOCK_PUBLISHERS="devto")
     daemon.live(6.5 * DAY_S)
     assert [told["kind"] for told in daemon.webhook.told] == ["silent"]
+
+
+def test_a_reload_that_is_asked_for_between_two_stretches_is_not_lost(tmp_path: Path) -> None:
+    daemon, wanted = Daemon(tmp_path), _Wanted()
+
+    async def hand_over(service: Service) -> None:
+        wanted.of(service)
+
+    wanted.reload()
+    assert daemon.live(60, hand_over) is Ended.RELOAD
+    wanted.read()
+    assert daemon.live(60, hand_over) is Ended.STOPPED
 
 
 def test_reload_ends_the_stretch_and_not_the_work(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ async def _serve(
                 if await service.serve() is Ended.STOPPED:
                     return
         notifier.reloading()
+        wanted.read()
         settings = _reloaded(context, settings, progress)
 
 
@@ -163,12 +164,19 @@ class _Wanted:
     def __init__(self) -> None:
         self._service: Service | None = None
         self._stop = False
+        self._reload = False
 
     def of(self, service: Service) -> _Wanted:
         self._service = service
         if self._stop:
             service.stop()
+        elif self._reload:
+            service.reload()
         return self
+
+    def read(self) -> None:
+        """The settings are read now: what was asked for until here is done with that."""
+        self._reload = False
 
     def __enter__(self) -> None:
         pass
@@ -182,5 +190,6 @@ class _Wanted:
             self._service.stop()
 
     def reload(self) -> None:
+        self._reload = True
         if self._service is not None:
             self._service.reload()

@@ -752,13 +752,13 @@ class History:
                 ],
                 runs=_documents(journal.runs(tx)),
                 decisions=_documents(tx.execute(select(_decision).order_by(_decision.c.id))),
-                publications=_documents(journal.publications(tx)),
+                publications=_publications(tx),
                 alerts=_documents(tx.execute(select(_alert))),
             )
 
     def _publications(self) -> list[dict[str, Any]]:
         with self._database() as database, database.read() as tx:
-            return _documents(journal.publications(tx))
+            return _publications(tx)
 
     def _judged(self, moments: Moments) -> Verdict:
         books = self._books()
@@ -788,6 +788,13 @@ class History:
             expected=self._expected,
         )
         return judge(lists, moments, books, self._chosen, world.secrets)
+
+
+def _publications(tx: Connection) -> list[dict[str, Any]]:
+    asked = {row.id for row in drafts.waiting(tx)}
+    return [
+        {**row._mapping, "waits_for_person": row.run in asked} for row in journal.publications(tx)
+    ]
 
 
 def _documents(rows: Iterable[Row[Any]]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from tests.simulation.plan import CLOCK_WRONG_MAX_S
 from tests.simulation.slots import is_slot
@@ -27,8 +28,8 @@ OPEN = ("intended", "unconfirmed")
 # Who has logged in to Bluesky too often, or was refused, waits until a day has passed, by our own
 # limits.
 WAITS_A_DAY = re.compile("logged in to|by this password")
-# What waits for a person stands until then.
-STANDS = ("approval",)
+# What waits for a person stands until then; and where nothing came out for long, that is true.
+STANDS = ("approval", "silent")
 OWN = ("https://dev.to/penstock/", "https://notes.example")
 _LINK = re.compile(r"https?://[^\s()\"'<>\]]+")
 # What stands before a citation, back to the one before it or the beginning of the line.
@@ -159,6 +160,7 @@ def judge(
             *_without_evidence(lists),
             *(f"{who} was sent the key {key!r}" for who, key in lists.overheard),
             *_unapproved(books, settings),
+            *_too_many(books, settings),
             *_unresolved(moments),
             *_asleep(lists, moments, books),
             *_alarms(books),
@@ -416,11 +418,29 @@ def _unapproved(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
     runs = {run["id"]: run for run in books.runs}
     for out in books.publications:
         run = runs[out["run"]]
-        if out["published_at"] is None or run["approved_at"] is not None:
+        if "outbox" in out["platform"] or out["published_at"] is None or run["approved_at"]:
             continue
         known = _known_within(run["started_at"], out["published_at"], settings)
         if all(each["PENSTOCK_APPROVAL"] == "manual" for each in known):
             yield f"{out['run']} is at {out['platform']}, and nobody approved it"
+
+
+def _too_many(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
+    """Days with more articles than PENSTOCK_MAX_POSTS_PER_DAY, by the daemon's own clock."""
+    first: dict[str, datetime] = {}
+    for out in books.publications:
+        if (at := out["published_at"]) is not None:
+            first[out["run"]] = min(at, first.get(out["run"], at))
+    for at in first.values():
+        known = list(_known_within(at, at, settings))
+        zones = {each["PENSTOCK_TIMEZONE"] for each in known}
+        if len(zones) > 1:
+            continue
+        (zone,) = map(ZoneInfo, zones)
+        day = at.astimezone(zone).date()
+        same = [other for other in first.values() if other.astimezone(zone).date() == day]
+        if len(same) > max(int(each["PENSTOCK_MAX_POSTS_PER_DAY"]) for each in known):
+            yield f"{len(same)} articles came out on {day}"
 
 
 def _known_at(at: datetime, settings: Sequence[InForce]) -> Iterator[Mapping[str, str]]:
@@ -475,6 +495,9 @@ def _unresolved(moments: Moments) -> Iterator[str]:
         unsure = {_key(each) for each in lull.before if each["state"] in OPEN}
         for publication in lull.after:
             if WAITS_A_DAY.search(str(publication["error"])) and lull.after is not expired:
+                continue
+            # Nothing of it can be live, settings have changed, and a person is asked first.
+            if publication["waits_for_person"] and publication["state"] == "intended":
                 continue
             if publication["state"] in OPEN and _key(publication) in unsure:
                 yield (

@@ -15,7 +15,8 @@ from tests.simulation.world import INVENTED, LURE
 SETTINGS = {
     "PENSTOCK_RESERVE": "0.1", "PENSTOCK_RUN_BUDGET": "0.5", "PENSTOCK_DAILY_CAP": "1",
     "PENSTOCK_MONTHLY_CAP": "2", "PENSTOCK_PUBLISH_CRON": "0 10 * * *",
-    "PENSTOCK_APPROVAL": "manual", "PENSTOCK_TIMEZONE": "Europe/Berlin",
+    "PENSTOCK_MAX_POSTS_PER_DAY": "1", "PENSTOCK_APPROVAL": "manual",
+    "PENSTOCK_TIMEZONE": "Europe/Berlin",
     "PENSTOCK_RATES": "devto.view=0.0002,bluesky.like=0.002",
     "PENSTOCK_EARN_DAILY_CAP": "0.05",
 }  # fmt: skip
@@ -70,6 +71,7 @@ def publication(platform: str, remote_id: str, **changes: Any) -> Mapping[str, A
         "run": "r1", "platform": platform, "state": "published", "remote_id": remote_id,
         "error": None, "payload": '{"posts": [1, 2]}' if platform == "bluesky" else "{}",
         "withdrawal": None, "counted_at": None, "published_at": BEGAN,
+        "waits_for_person": False,
     } | changes  # fmt: skip
 
 
@@ -259,6 +261,8 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         LISTS, overheard=[("webhook", KEY)]))),
     ("what nobody approved", "nobody approved it", lambda: told(books=replace(
         AFTERWARDS, runs=[run("r1", 23) | {"approved_at": None}, run("r2", 30)]))),
+    ("two articles in a day", "2 articles came out on 2026-11-23", lambda: told(books=replace(
+        AFTERWARDS, publications=[*COUNTED, publication("outbox", "b.md", run="r2")]))),
     ("an alert for nobody", "nobody was told: the key is refused", lambda: told(books=replace(
         AFTERWARDS, alerts=[ALERT | {"told_at": None}]))),
     ("an alarm that goes on", "it is still said that the key", lambda: told(books=replace(

@@ -498,8 +498,10 @@ def test_an_endpoint_that_takes_the_connection_and_says_nothing_is_unknown(
         one = house(Deaf(), url, PENSTOCK_MODEL_OPTIONS=options, **ladder(TWO_PROVIDERS))
         one.published()
         first = [a for a in one.attempts if a.provider == "llm"]
-        assert {(a.outcome, a.http_status) for a in first} == {("unknown", None)}
-        assert all("no answer in 1.5 s" in a.error for a in first)
+        # A machine with much to do may not get as far as a connection in that time.
+        taken = [a for a in first if "ConnectTimeout" not in a.error]
+        assert {(a.outcome, a.http_status) for a in taken} == {("unknown", None)}
+        assert all("no answer in 1.5 s" in a.error for a in taken)
         assert len(first) <= 2 * (3 + 5)
         one.judge()
 

@@ -112,7 +112,7 @@ LISTS = Lists(
     expected=[datetime(2026, 11, day, 9, tzinfo=UTC) for day in (23, 30)],
 )
 GONE = {
-    "kind": "gone", "at": datetime(2026, 11, 24, tzinfo=UTC),
+    "id": 1, "kind": "gone", "at": datetime(2026, 11, 24, tzinfo=UTC), "sentence": "gone",
     "inputs": {"platform": "devto", "remote_id": "17"},
 }  # fmt: skip
 ALERT: dict[str, Any] = {
@@ -147,6 +147,17 @@ def test_a_limit_holds_from_the_entry_on_at_which_it_was_set() -> None:
     assert said(0, 2, 3) == [], "one that no hold was made under"
     (told,) = said(0, 3)
     assert told.startswith("hold:r1.2 makes 30000, more than PENSTOCK_RUN_BUDGET")
+
+
+def test_who_waits_for_a_person_does_not_sleep() -> None:
+    waits = GONE | {
+        "id": 2,
+        "kind": "skip",
+        "sentence": "a draft waits for approval (`penstock …`)",
+    }
+    books = replace(BOOKS, publications=COUNTED, decisions=[waits])
+    assert told(replace(LISTS, expected=[]), books) == []
+    assert told(replace(LISTS, expected=[]), replace(books, decisions=[])) != []
 
 
 def with_entries(*entries: Mapping[str, Any]) -> Books:

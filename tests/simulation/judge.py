@@ -409,7 +409,8 @@ def _slots(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
             continue
         if abs(run["started_at"] - run["slot"]) > OLDEST_SLOT:
             yield f"the slot {run['slot']} was used at {run['started_at']}"
-        if not any(is_slot(each, run["slot"]) for each in _known_at(run["started_at"], settings)):
+        known = _known_within(run["started_at"], run["started_at"], settings)
+        if not any(is_slot(each, run["slot"]) for each in known):
             yield f"{run['slot']}, which {run['id']} used, was on no schedule"
 
 
@@ -441,10 +442,6 @@ def _too_many(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
         same = [other for other in first.values() if other.astimezone(zone).date() == day]
         if len(same) > max(int(each["PENSTOCK_MAX_POSTS_PER_DAY"]) for each in known):
             yield f"{len(same)} articles came out on {day}"
-
-
-def _known_at(at: datetime, settings: Sequence[InForce]) -> Iterator[Mapping[str, str]]:
-    return _known_within(at, at, settings)
 
 
 def _known_within(

@@ -220,8 +220,8 @@ class World:
         self.wrong_by = timedelta(0)
         self.clock = SystemClock(self.wall)
         self.struck = 0
-        self.keys = {"llm": SECRET, "devto": DEVTO_SECRET, "bluesky": BLUESKY_SECRET}
-        self._secrets = {whose: [key] for whose, key in self.keys.items()}
+        # The newest last.
+        self._secrets = {"llm": [SECRET], "devto": [DEVTO_SECRET], "bluesky": [BLUESKY_SECRET]}
         self._people = random.Random(f"people {seed}")
         self._whims = random.Random(f"whims {seed}")
         self.unfaithful = 0  # so many answers of models in a hundred go beyond what they were given
@@ -480,12 +480,11 @@ class World:
 
     def restore(self, whose: str) -> None:
         """It is good again."""
-        self._accept(whose, self.keys[whose])
+        self._accept(whose, self._secrets[whose][-1])
 
     def renew(self, whose: str, number: int) -> Mapping[str, str]:
         """A new key, and the settings that name it."""
-        key = f"{self.keys[whose][:15]}{number:04}"
-        self.keys[whose] = key
+        key = f"{self._secrets[whose][-1][:15]}{number:04}"
         self._secrets[whose].append(key)
         self._accept(whose, key)
         return dict.fromkeys(KEYS[whose], key)

@@ -7,9 +7,9 @@ import sys
 
 def main() -> None:
     """Run a command and exit with its code."""
-    from daemon.cli import run
+    from daemon import cli
 
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(cli.main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

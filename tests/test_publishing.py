@@ -464,10 +464,10 @@ def test_what_was_given_up_is_tried_again_when_a_person_says_so(
     ready.devto.troubles.clear()
     monkeypatch.setenv("PENSTOCK_STATE_DIR", str(ready.settings.location.state_dir))
     monkeypatch.chdir(ready.settings.location.state_dir)
-    assert cli.run(["posts", "retry", ready.run]) == 0
+    assert cli.main(["posts", "retry", ready.run]) == 0
     assert "devto" in capsys.readouterr().out
-    assert cli.run(["posts", "retry", ready.run]) == 2
-    assert cli.run(["posts", "retry", "r0"]) == 2
+    assert cli.main(["posts", "retry", ready.run]) == 2
+    assert cli.main(["posts", "retry", "r0"]) == 2
     ready.sleep(60)
     ready.pursue()
     assert ready.states(ready.run) == EVERYWHERE

@@ -129,7 +129,7 @@ def nurse(library: str, *modules: str) -> None:
     Args:
         modules: what lives import besides what is rehearsed.
     """
-    from daemon.cli import run
+    from daemon.cli import main
 
     for module in modules:
         import_module(module)
@@ -142,20 +142,20 @@ def nurse(library: str, *modules: str) -> None:
         if word == "rehearse":
             # Imports what a life imports, and compiles what it asks the database.
             faults.faults_hurry(str(Path(told["home"]) / "clock").encode())
-            answer = run([*told["args"], "--env-file", str(Path(told["home"]) / "env")])
+            answer = main([*told["args"], "--env-file", str(Path(told["home"]) / "env")])
             assert threading.active_count() == 1, "a fork would lose a thread"
             # What is there now is left alone by the collector, or each life would copy its pages.
             gc.freeze()
         elif word == "fork":
             answer = os.fork()
             if not answer:
-                live(faults, told, run)
+                live(faults, told, main)
         else:
             answer = os.waitstatus_to_exitcode(os.waitpid(told, 0)[1])
         print(answer, file=answers, flush=True)
 
 
-def live(faults: Any, told: Mapping[str, Any], run: Callable[[Sequence[str]], int]) -> NoReturn:
+def live(faults: Any, told: Mapping[str, Any], main: Callable[[Sequence[str]], int]) -> NoReturn:
     """One life of the command, in the place of `python -m daemon`."""
     code = 70
     try:
@@ -169,7 +169,7 @@ def live(faults: Any, told: Mapping[str, Any], run: Callable[[Sequence[str]], in
         faults.faults_hurry(str(home / "clock").encode())
         faults.faults_doom(str(home / "state").encode(), *told["doom"])
         faults.faults_tell(os.open(home / "calls", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-        code = run([*told["args"], "--env-file", str(home / "env")])
+        code = main([*told["args"], "--env-file", str(home / "env")])
     except BaseException:
         traceback.print_exc()
     finally:

@@ -361,7 +361,7 @@ def test_a_wrong_word_is_told_with_exit_code_2(
 ) -> None:
     in_process(tmp_path, monkeypatch, PAID)
     rest = () if "--balance" in words else ("--balance", "1")
-    assert cli.run(["simulate", *words, *rest, "--json"]) == 2
+    assert cli.main(["simulate", *words, *rest, "--json"]) == 2
     out, err = capsys.readouterr()
     assert said in err
     assert "error" in json.loads(out)
@@ -371,7 +371,7 @@ def test_without_books_a_balance_must_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     in_process(tmp_path, monkeypatch, PAID)
-    assert cli.run(["simulate", "--days", "3"]) == 2
+    assert cli.main(["simulate", "--days", "3"]) == 2
     assert "--balance" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -380,7 +380,7 @@ def test_a_model_without_a_price_is_told_with_its_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     in_process(tmp_path, monkeypatch, PAID | {"PENSTOCK_PRICES": ""})
-    assert cli.run(["simulate", "--days", "3", "--balance", "1"]) == 2
+    assert cli.main(["simulate", "--days", "3", "--balance", "1"]) == 2
     assert "PENSTOCK_PRICES" in capsys.readouterr().err
 
 

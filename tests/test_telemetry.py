@@ -345,7 +345,7 @@ def test_a_missing_library_is_one_sentence_with_its_remedy(
 def test_without_a_collector_nothing_of_opentelemetry_is_imported(tmp_path: Path) -> None:
     desk = digest_desk(tmp_path)
     code = (
-        "import sys, json; from daemon.cli import run; code = run(['once', '--json']);"
+        "import sys, json; from daemon import cli; code = cli.main(['once', '--json']);"
         "print(json.dumps([n for n in sys.modules if n.split('.')[0] in"
         " ('opentelemetry', 'requests', 'google')]), file=sys.stderr); sys.exit(code)"
     )

@@ -162,7 +162,7 @@ class Publication(Daemon):
         with pytest.MonkeyPatch.context() as patched, redirect_stdout(StringIO()) as said:
             patched.setenv("PENSTOCK_STATE_DIR", str(self.database.parent))
             patched.setattr("daemon.cli.context.SystemClock", lambda: self.time.clock)
-            assert cli.run([*words, "--json"]) == 0, said.getvalue()
+            assert cli.main([*words, "--json"]) == 0, said.getvalue()
         return json.loads(said.getvalue())
 
     def drafts(self) -> list[Any]:

@@ -28,7 +28,7 @@ from daemon import __version__
 Command = Callable[["argparse.Namespace"], int]
 
 
-def run(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run one command; every error becomes a message and an exit code, never a traceback."""
     _open_streams("--json" in argv)
     try:

@@ -396,24 +396,21 @@ class Press:
         now, name = self._clock.now(), f"publish:{row.platform}"
         async with self._books.write() as tx:
             journal.change_publication(tx, row.run, row.platform, **change)
+            self._level(tx, publisher, row, error, change["error"])
             if error is None:
                 journal.finish_step(tx, row.run, name, None, now)
-                alerts.clear(tx, Kind.BARRED, row.platform, at=now)
                 whereabouts.note(tx, self._publishers, row.run)
                 return
             journal.fail_step(tx, row.run, name, change["error"], now)
             if isinstance(error, Withdrawn):
                 journal.want_back(tx, row.run, change["error"])
-            if isinstance(error, Barred):
-                self._barred(tx, publisher, error)
-            elif isinstance(error, Rejected):
-                self._sound(tx, Kind.REFUSED, row, change["error"])
 
     async def _take_back(self, publisher: Publisher, row: Any) -> None:
         """Withdraw what is out, look where it may be, let go of what is not."""
         if row.state not in (*OPEN, PublicationState.PUBLISHED):
             return
         refused: PublisherError | None = None
+        receipt: Receipt | None = None
         change: dict[str, Any]
         try:
             receipt = await self._receipt(publisher, row)
@@ -442,10 +439,9 @@ class Press:
             change = {"error": f"not withdrawn yet: {type(error).__name__}: {error}"}
         async with self._books.write() as tx:
             journal.change_publication(tx, row.run, row.platform, **change)
-            if isinstance(refused, Barred):
-                self._barred(tx, publisher, refused)
-            elif isinstance(refused, Rejected):
-                self._sound(tx, Kind.REFUSED, row, change["error"])
+            asked = receipt is not None or row.payload
+            if refused is not None or ("state" in change and asked):
+                self._level(tx, publisher, row, refused, change["error"])
             whereabouts.note(tx, self._publishers, row.run)
         self._progress.note(row.run, f"{row.platform}: {change['error'] or 'withdrawn'}")
 
@@ -543,9 +539,17 @@ class Press:
         about = f"{row.run}:{row.platform}"
         alerts.sound(tx, kind, about, said, run=row.run, at=self._clock.now())
 
-    def _barred(self, tx: Connection, publisher: Publisher, error: PublisherError) -> None:
-        message = f"{publisher.name} lets nothing through: {error}"
-        alerts.sound(tx, Kind.BARRED, publisher.name, message, at=self._clock.now())
+    def _level(
+        self, tx: Connection, publisher: Publisher, row: Any, error: Exception | None, said: str
+    ) -> None:
+        """See that a person learns of what a destination answered; None where it let us."""
+        name, now = publisher.name, self._clock.now()
+        if error is None:
+            alerts.clear(tx, Kind.BARRED, name, at=now)
+        elif isinstance(error, Barred):
+            alerts.sound(tx, Kind.BARRED, name, f"{name} lets nothing through: {error}", at=now)
+        elif isinstance(error, Rejected):
+            self._sound(tx, Kind.REFUSED, row, said)
 
 
 def _intended(publisher: Publisher, post: Post) -> Intent:

@@ -602,6 +602,26 @@ def test_killed_while_it_takes_back_nothing_stays(finished: Path, tmp_path: Path
             assert not stage.articles()
 
 
+@pytest.mark.parametrize("was_out", [True, False])
+def test_a_key_refused_while_withdrawing_has_its_all_clear(ready: Ready, was_out: bool) -> None:
+    key = ready.devto.key
+    if was_out:
+        ready.once()
+    ready.devto.key = "another"
+    if not was_out:
+        ready.once()
+    ready.withdraw(ready.run)
+    ready.sleep(3600)
+    ready.pursue()
+    assert kinds(ready).count(("barred", False)) == 1
+    ready.devto.key = key
+    ready.sleep(3600)
+    ready.pursue()
+    assert ready.states(ready.run)["devto"] == ("withdrawn" if was_out else "failed")
+    assert kinds(ready).count(("barred", True)) == 1
+    assert not ready.devto.public
+
+
 # What is told, and what is kept
 
 

@@ -430,7 +430,9 @@ def _too_many(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
     """Days with more articles than PENSTOCK_MAX_POSTS_PER_DAY, by the daemon's own clock."""
     first: dict[str, datetime] = {}
     for out in books.publications:
-        if (at := out["published_at"]) is not None:
+        at = out["published_at"]
+        # Before it was intended: a clock was set back, which may have been of another day.
+        if at is not None and at >= out["intended_at"]:
             first[out["run"]] = min(at, first.get(out["run"], at))
     for at in first.values():
         known = list(_known_within(at, at, settings))

@@ -70,8 +70,8 @@ def publication(platform: str, remote_id: str, **changes: Any) -> Mapping[str, A
     return {
         "run": "r1", "platform": platform, "state": "published", "remote_id": remote_id,
         "error": None, "payload": '{"posts": [1, 2]}' if platform == "bluesky" else "{}",
-        "withdrawal": None, "counted_at": None, "published_at": BEGAN,
-        "waits_for_person": False,
+        "withdrawal": None, "counted_at": None, "intended_at": BEGAN,
+        "published_at": BEGAN, "waits_for_person": False,
     } | changes  # fmt: skip
 
 

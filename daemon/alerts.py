@@ -185,7 +185,6 @@ class Webhook:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url
-        self._status: int | None = None
         self._client = tls.client(transport, {}, timeout=timeout_s)
 
     async def close(self) -> None:
@@ -203,11 +202,12 @@ class Webhook:
             cleared = row.cleared_at is not None
             message = f"all clear: {row.message}" if cleared else row.message
             at = row.cleared_at if cleared else row.raised_at
-            if trouble := await self.send(row.kind, message, at, cleared=cleared, run=row.run):
+            answer = await self._post(row.kind, message, at, cleared=cleared, run=row.run)
+            if trouble := _trouble(answer):
                 problem = trouble
                 # One that is refused for its words keeps no other back; who takes none, or says
                 # nothing, is left alone.
-                if self._status not in _NOT_THESE_WORDS:
+                if answer not in _NOT_THESE_WORDS:
                     break
                 continue
             async with books.write() as tx:
@@ -222,18 +222,26 @@ class Webhook:
                         tx.execute(_alert.insert().prefix_with("OR IGNORE").values(gone))
         return problem
 
-    async def send(
-        self, kind: str, message: str, at: datetime, *, cleared: bool, run: str | None = None
-    ) -> str | None:
+    async def send(self, kind: str, message: str, at: datetime, *, cleared: bool) -> str | None:
         """One request. Returns why it was not taken, if so."""
+        return _trouble(await self._post(kind, message, at, cleared=cleared, run=None))
+
+    async def _post(
+        self, kind: str, message: str, at: datetime, *, cleared: bool, run: str | None
+    ) -> int | str:
+        """The status of the answer, or why there is none."""
         document = {
             "kind": kind, "message": message, "run": run, "at": to_text(at), "cleared": cleared,
         }  # fmt: skip
-        self._status = None
         try:
             answer = await self._client.post(self._url, json=document)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             # The address may have a secret in it, and httpx quotes addresses.
             return f"PENSTOCK_ALERT_URL is not reached ({type(error).__name__})"
-        self._status = answer.status_code
-        return None if answer.is_success else f"PENSTOCK_ALERT_URL answered {answer.status_code}"
+        return answer.status_code
+
+
+def _trouble(answer: int | str) -> str | None:
+    if isinstance(answer, str):
+        return answer
+    return None if answer // 100 == 2 else f"PENSTOCK_ALERT_URL answered {answer}"

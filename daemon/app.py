@@ -38,7 +38,7 @@ from daemon.sources.pages import PageReader
 from daemon.sources.search import Search
 from ledger import audit
 from ledger.database import Database, sqlite_path
-from ledger.errors import BooksWrong, storage_error
+from ledger.errors import BooksWrong, StorageError, storage_error
 from publishers.outbox import Outbox
 from publishers.plugin import Surroundings
 from publishers.port import Publisher
@@ -398,6 +398,13 @@ class Parts:
         if trouble := await self._webhook.tell(self.books, self._world.clock):
             self.progress.note("alerts", trouble)
 
+    async def tell_at_last(self) -> None:
+        """The same once the work is done, of which a full disk is no part."""
+        try:
+            await self.tell()
+        except StorageError as error:
+            self.progress.note("alerts", f"what was told will be told again: {error}")
+
     async def tell_directly(self, kind: alerts.Kind, message: str, *, cleared: bool) -> bool:
         """Tell the operator's webhook of what cannot be written down; whether it heard."""
         if self._webhook is None:
@@ -425,9 +432,9 @@ async def opened_parts(
         try:
             yield parts
         except Exception:
-            await parts.tell()
+            await parts.tell_at_last()
             raise
-        await parts.tell()
+        await parts.tell_at_last()
 
 
 def alert_webhook(settings: Settings, world: World) -> alerts.Webhook | None:

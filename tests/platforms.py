@@ -33,8 +33,10 @@ class Webhook:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
         self.status = 204
+        self.before: Callable[[], None] = lambda: None
 
     async def handle(self, request: Request) -> Answer:
+        self.before()
         if self.status < 300:
             self.told.append(request.json)
         return Answer(self.status)

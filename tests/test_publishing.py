@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -633,6 +634,19 @@ def test_what_the_webhook_did_not_take_is_told_again(ready: Ready) -> None:
     ready.webhook.status = 204
     ready.pursue()
     assert ("barred", False) in kinds(ready)
+
+
+def test_a_disk_that_fills_while_it_is_told_changes_no_outcome(ready: Ready) -> None:
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ready.webhook.before = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, room[1]))
+    ready.devto.key = "another"
+    try:
+        assert ready.once().outcome is RunOutcome.PUBLISHED
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
+    ready.webhook.before = lambda: None
+    ready.pursue()
+    assert kinds(ready).count(("barred", False)) == 2
 
 
 def test_payloads_have_no_secret(ready: Ready) -> None:

@@ -254,6 +254,7 @@ CASES = [
         "domains_are_sourced",
         "Use main.py, Node.js, v1.2.3, ASP.NET or README.md, e.g. so, i.e. thus.",
         "It ended.Then it began. At one.example they say so, and on example.org.",
+        "Run.sh, main.cc, postfix's main.cf, setup.in and user.email: see to it.It is easy.",
         "Call `logger.info` or logger.info() for that.",
     ),
     *breaks(
@@ -262,6 +263,9 @@ CASES = [
         "Order at EVIL-HERONS.COM.",
         "Order at ｅｖｉｌ.com, please.",
         "[evil.shop](https://one.example/a)",
+        "Get it at bit.ly/heron.",
+        "Get it at heron-bonus.icu.",
+        "Get it at heron.casino today.",
         "Order at two.evil.co.uk/x.",
     ),
     Case("domains_are_sourced", True, "See evil.com.", context=UNCITED),

@@ -14,10 +14,13 @@ from functools import lru_cache
 
 from daemon.desk.markdown import EMAIL, addresses_in
 
-# Short on purpose: main.py, Node.js and v1.2.3 end in none of these.
+# Not all there are: main.py, Node.js, run.sh and "do.it" are no addresses. What shorteners and
+# most of the abused registries end in is here.
 _TLDS = (
-    "com|net|org|io|dev|app|info|biz|shop|store|xyz|top|site|online|club|social|ru|cn|de|uk|eu"
-    "|me|ai|co|example"
+    "com|net|org|io|dev|app|info|biz|shop|store|xyz|top|site|online|club|social|me|ai|co|example"
+    "|icu|vip|click|live|win|bid|loan|fun|space|website|tech|cloud|news|blog|life|world|today|buzz"
+    "|cyou|sbs|cfd|bond|quest|monster|bet|casino|poker|games|finance|money|exchange|agency"
+    "|ru|cn|de|uk|eu|us|ca|fr|nl|se|ch|es|dk|fi|jp|kr|br|au|tv|fm|su|tk|ga|gq|ws|gg|ly|gl|gd|gy"
 )
 _LABELS = r"(?<![\w@-])(?<!\w\.)(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+"
 _DOMAIN = re.compile(rf"{_LABELS}(?:{_TLDS})(?![\w@-]|\.\w|\()", re.IGNORECASE)

@@ -117,11 +117,13 @@ doc['paths']['/api/articles']['post']['requestBody']['content']['application/jso
 json.dump(doc, open(sys.argv[2], 'w'), indent=1)
 PY
 
+# The last run's word that it listens is not to be taken for this one's.
+rm -f prism.log
 node node_modules/.bin/prism mock --errors -h 127.0.0.1 -p "$port" forem-strict.json > prism.log 2>&1 &
 pid=$!
 trap 'kill $pid 2>/dev/null; wait $pid 2>/dev/null; exit 0' TERM INT
 i=0
-until grep -q 'Prism is listening' prism.log; do
+until grep -qs 'Prism is listening' prism.log; do
     i=$((i+1))
     { [ $i -lt 150 ] && kill -0 $pid 2>/dev/null; } || { cat prism.log >&2; kill $pid 2>/dev/null; exit 1; }
     sleep 0.2

@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from sqlalchemy import MetaData
+from sqlalchemy import Connection, MetaData
 from sqlmodel import SQLModel
 
+from daemon import journal
 from ledger import audit, store
 from ledger.database import Database, create_schema
 from ledger.errors import InsufficientFunds
@@ -32,6 +33,13 @@ def cr(text: str) -> MicroCredits:
 
 def after(minutes: float) -> datetime:
     return NOON + timedelta(minutes=minutes)
+
+
+def open_run(tx: Connection, id: str, at: datetime, *, tier: str = "standard") -> None:
+    """An article's run that has just begun."""
+    journal.open_run(
+        tx, id=id, slot=None, tier=tier, kind=journal.ARTICLE, topic=None, budget_micro=1, at=at
+    )
 
 
 def open_book(path: Path, *, busy_timeout_ms: int = 30_000) -> Database:

@@ -30,6 +30,7 @@ from publishers.errors import Barred, OutcomeUnknown, PublisherError, Rejected, 
 from publishers.port import Announcing, Engaging, Intent, Post, Receipt, Withdrawing
 from tests.doubles.bluesky import DID, BlueskyDouble, Trouble, cid_of, error, rate_limited
 from tests.doubles.wire import Answer, Fault, InProcess, serve
+from tests.stage import Killed
 
 # Made once, as the daemon does: httpx takes 25 ms to make its own.
 TLS = ssl.create_default_context()
@@ -397,10 +398,6 @@ def test_a_place_that_is_taken_between_the_look_and_the_post_is_looked_at(
 
 
 # Kills
-
-
-class Killed(BaseException):
-    """The process is gone."""
 
 
 @dataclass

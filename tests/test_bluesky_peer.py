@@ -22,7 +22,8 @@ from publishers.errors import Barred, OutcomeUnknown, Transient
 from publishers.port import Engagement, Intent, Post, Receipt
 from tests.peers import pds
 from tests.peers.pds import until
-from tests.test_bluesky import TLS, Fatal, Killed, Reaper
+from tests.stage import Killed
+from tests.test_bluesky import TLS, Fatal, Reaper
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
 POSTS = "app.bsky.feed.post"

@@ -7,7 +7,6 @@ import itertools
 import json
 import random
 import socket
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,8 @@ from publishers.testing import forgotten
 from tests.doubles.devto import KEY, DevToDouble, Kind
 from tests.doubles.wire import InProcess, Request, serve
 from tests.peers.prism import NotRun, prism
-from tests.virtual import VirtualTime
+from tests.stage import Killed
+from tests.virtual import HastyClock, VirtualTime
 
 T = TypeVar("T")
 
@@ -47,10 +47,6 @@ POST = Post(
     language="en-GB",
     canonical_url="https://own.example/on-sluices",
 )
-
-
-class Killed(BaseException):
-    """The process dies here."""
 
 
 @dataclass
@@ -1071,29 +1067,12 @@ def test_a_listing_of_long_articles_is_asked_for_in_smaller_pages() -> None:
 # Over a socket
 
 
-class Hasty:
-    """A clock whose waits are over at once, and count nevertheless."""
-
-    def __init__(self) -> None:
-        self._slept_s = 0.0
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.monotonic(), UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self._slept_s
-
-    async def sleep(self, seconds: float) -> None:
-        self._slept_s += seconds
-        await asyncio.sleep(0)
-
-
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize(
     "kind", ["reset_before", "reset_after", "drop_after", "cut_after", "stall_after", "huge_after"]
 )
 def test_a_real_connection_that_breaks_leaves_one_article(kind: Kind, method: str) -> None:
-    clock = Hasty()
+    clock = HastyClock()
     site = DevToDouble(clock.monotonic)
     site.misbehave(kind, method=method)
 
@@ -1119,7 +1098,7 @@ def test_a_site_that_cannot_be_reached_leaves_no_doubt() -> None:
     async def note(text: str) -> None:
         notes.append(text)
 
-    devto = DevTo(KEY, url=f"http://127.0.0.1:{port}", clock=Hasty())
+    devto = DevTo(KEY, url=f"http://127.0.0.1:{port}", clock=HastyClock())
     with pytest.raises(Transient, match="cannot be reached"):
         asyncio.run(devto.publish(devto.intend(POST), note))
     assert notes == ["creating", ""]
@@ -1182,7 +1161,7 @@ def refused(client: httpx.Client, root: str) -> bool:
 
 async def spoken_to(root: str) -> None:
     """What Prism answers with, Forem's own examples, is understood."""
-    devto = DevTo(KEY, url=root, clock=Hasty())
+    devto = DevTo(KEY, url=root, clock=HastyClock())
     try:
         try:
             receipt = await devto.publish(devto.intend(POST), forgotten)

@@ -44,7 +44,7 @@ from tests.doubles.model import Asked, Charge, Kind, ModelDouble, Prices
 from tests.doubles.web import SiteDouble
 from tests.doubles.wire import InProcess, serve
 from tests.stage import BLOG_ADDRESS, CHEAP, GOOD, TOPICS, Silent, Stage, blog_pages
-from tests.virtual import START
+from tests.virtual import START, HastyClock
 
 SCHEMAS = ("plan", "notes", "draft", "review")
 BEFORE_DRAFTING = ("plan", "notes")
@@ -60,24 +60,6 @@ STALLED_AFTER_S = "1.1"
 
 TWO_RUNGS = "llm/good > llm/cheap > digest"
 TWO_PROVIDERS = "llm/good > llm/cheap > other/spare > digest"
-
-
-class HastyClock:
-    """Real time in which nobody waits: a wait moves the clock by as much, and is noted."""
-
-    def __init__(self) -> None:
-        self.waits: list[float] = []
-        self._begun = time.monotonic()
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.monotonic())
-
-    def monotonic(self) -> float:
-        return time.monotonic() - self._begun + sum(self.waits)
-
-    async def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        await asyncio.sleep(0)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults import BROKEN, CREATION, FAULTS, VERBS, NotToBeHad, built
+from tests.faults import BROKEN, CREATION, FAULTS, VERBS
 
 ROOT = Path(__file__).parents[1]
 # What a commit, a checkpoint and an opening cannot do without: each of these calls has failed.
@@ -19,15 +19,6 @@ COMMITS = {"write books.db-wal", "fdatasync books.db-wal"}
 CHECKPOINTS = {"write books.db", "fdatasync books.db"}
 OPENS = {"create books.db-wal", "create books.db-shm", "write books.db-shm"}
 CREATES = {"create books.db", "create books.db-journal", "unlink books.db-journal"}
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The faults, compiled; where that cannot be, it is said."""
-    try:
-        return built(tmp_path_factory.mktemp("faults"))
-    except NotToBeHad as problem:
-        pytest.skip(f"NOT RUN, no write was made to fail: {problem}")
 
 
 @pytest.fixture(scope="module")

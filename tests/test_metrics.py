@@ -34,7 +34,7 @@ from ledger.database import Database
 from ledger.money import MicroCredits
 from ledger.types import to_text
 from tests.cli_helpers import Desk
-from tests.ledger_helpers import NO_LIMITS, cr
+from tests.ledger_helpers import NO_LIMITS, cr, open_run
 from tests.virtual import START
 
 T = TypeVar("T")
@@ -199,13 +199,6 @@ def publish(
 ) -> None:
     journal.intend(tx, run, platform, key=run, payload=b"x" * 9000, title="T", at=at)
     journal.change_publication(tx, run, platform, state=state, **values)
-
-
-def open_run(tx: Connection, id: str, at: datetime = NOW) -> None:
-    journal.open_run(
-        tx, id=id, slot=None, tier="standard", kind=journal.ARTICLE, topic=None, budget_micro=1,
-        at=at,
-    )  # fmt: skip
 
 
 # What is measured

@@ -28,6 +28,7 @@ from publishers.errors import Rejected, Transient
 from publishers.outbox import ATOM, FEED_ENTRIES_MAX, Outbox, render, slugify
 from publishers.port import Hosting, Intent, Post, Receipt, Withdrawing
 from publishers.testing import forgotten
+from tests.stage import Killed
 
 AT = datetime(2026, 11, 3, 10, 30, tzinfo=UTC)
 POST = Post(
@@ -688,10 +689,6 @@ def test_a_copy_of_a_receipt_is_no_second_article(tmp_path: Path) -> None:
 
 
 # Trouble
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 STEPS_MAX = 40

@@ -56,7 +56,6 @@ from tests.doubles import devto
 from tests.doubles.bluesky import BlueskyDouble
 from tests.doubles.devto import DevToDouble
 from tests.doubles.wire import Answer, Double, Fault, Request, serve
-from tests.faults import NotToBeHad, built
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Case")
@@ -483,15 +482,6 @@ class Case:
 
 
 # What the cases begin with
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What kills at a call, compiled; where that cannot be, it is said."""
-    try:
-        return built(tmp_path_factory.mktemp("faults"))
-    except NotToBeHad as problem:
-        pytest.skip(f"NOT RUN, so no command was killed: {problem}")
 
 
 class Killers(Generic[C]):

@@ -24,7 +24,7 @@ from ledger.money import ZERO, MicroCredits
 from ledger.rules import TREASURY, Action, Code
 from ledger.types import to_text
 from tests.cli_helpers import AMOUNT, MOMENT, Desk, digest_desk
-from tests.ledger_helpers import NO_LIMITS
+from tests.ledger_helpers import NO_LIMITS, open_run
 from tests.stage import Stage
 from tests.virtual import START
 
@@ -49,12 +49,6 @@ def stage(tmp_path: Path) -> Stage:
 
 def reported(tx: Connection, days: int = 30, now: datetime = NOW) -> dict[str, Any]:
     return report.report(tx, days=days, now=now)
-
-
-def open_run(tx: Connection, id: str, at: datetime, *, tier: str = "standard") -> None:
-    journal.open_run(
-        tx, id=id, slot=None, tier=tier, kind=journal.ARTICLE, topic=None, budget_micro=1, at=at
-    )
 
 
 def ended_run(

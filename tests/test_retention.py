@@ -30,7 +30,7 @@ from ledger import audit
 from ledger.database import Database
 from ledger.types import to_text
 from tests.doubles.web import SiteDouble
-from tests.ledger_helpers import whole_book
+from tests.ledger_helpers import open_run, whole_book
 from tests.stage import TOPICS, Kill, Killed, MortalDatabase, Silent, Stage, blog_pages
 from tests.virtual import START, VirtualTime
 
@@ -240,11 +240,8 @@ def test_the_publication_goes_on_after_it_was_thinned(tmp_path: Path) -> None:
 # What is kept
 
 
-def open_run(tx: Connection, id: str, at: datetime, state: RunState = RunState.FINISHED) -> None:
-    journal.open_run(
-        tx, id=id, slot=None, tier="standard", kind=journal.ARTICLE, topic=None, budget_micro=1,
-        at=at,
-    )  # fmt: skip
+def a_run(tx: Connection, id: str, at: datetime, state: RunState = RunState.FINISHED) -> None:
+    open_run(tx, id, at)
     journal.add_source(tx, id, id="S1", url="http://a.test/", title="A", text="t", fetched_at=at)
     if state in (RunState.FINISHED, RunState.FAILED):
         journal.finish_run(tx, id, outcome=RunOutcome.PUBLISHED, reason=None, at=at)
@@ -267,7 +264,7 @@ def test_evidence_stays_until_its_run_has_long_ended(
     database: Database, state: RunState, at: datetime, kept: bool
 ) -> None:
     with database.write() as tx:
-        open_run(tx, "r", at, state)
+        a_run(tx, "r", at, state)
         thin(tx)
         assert journal.sources(tx, "r")[0].text == ("t" if kept else "")
         assert len(journal.decisions(tx, "r")) == (0 if kept else 1)
@@ -275,7 +272,7 @@ def test_evidence_stays_until_its_run_has_long_ended(
 
 def test_a_run_that_took_long_is_counted_from_its_end(database: Database) -> None:
     with database.write() as tx:
-        open_run(tx, "r", OLD)
+        a_run(tx, "r", OLD)
         journal.change_run(tx, "r", finished_at=YOUNG)
         assert thin(tx) == Thinned()
 
@@ -296,7 +293,7 @@ def test_the_bytes_of_what_is_out_go_and_those_still_needed_stay(
     database: Database, changes: dict[str, Any], kept: bool
 ) -> None:
     with database.write() as tx:
-        open_run(tx, "r", OLD)
+        a_run(tx, "r", OLD)
         journal.intend(tx, "r", "outbox", key="k", payload=b'{"run":"r"}', title="T", at=OLD)
         journal.change_publication(tx, "r", "outbox", **changes)
         thin(tx)
@@ -309,7 +306,7 @@ def test_the_bytes_of_what_is_out_go_and_those_still_needed_stay(
 
 def test_an_intent_that_was_never_frozen_stays_unfrozen(database: Database) -> None:
     with database.write() as tx:
-        open_run(tx, "r", OLD)
+        a_run(tx, "r", OLD)
         journal.intend(tx, "r", "bluesky", key="", payload=b"", title="T", at=OLD)
         journal.change_publication(tx, "r", "bluesky", state=PublicationState.WITHDRAWN)
         thin(tx)
@@ -338,7 +335,7 @@ def test_an_old_entry_does_not_become_news_again(database: Database) -> None:
     with database.write() as tx:
         archive.note_feed(tx, "feed", at=OLD, title="Feed")
         archive.remember(tx, "feed", carried, OLD)
-        open_run(tx, "r", OLD)
+        a_run(tx, "r", OLD)
         archive.use(tx, "r", ["http://blog.test/used"])
         assert thin(tx).entries == 3
         rows = {row.guid: row for row in tx.execute(text("SELECT * FROM entry"))}
@@ -385,7 +382,7 @@ def test_the_entries_of_a_run_that_goes_on_keep_their_words(database: Database) 
     with database.write() as tx:
         archive.note_feed(tx, "feed", at=OLD, title="Feed")
         archive.remember(tx, "feed", [entry("e", OLD)], OLD)
-        open_run(tx, "r", OLD, RunState.PARKED)
+        a_run(tx, "r", OLD, RunState.PARKED)
         archive.use(tx, "r", ["http://blog.test/e"])
         assert thin(tx) == Thinned()
         journal.finish_run(tx, "r", outcome=RunOutcome.ABSTAINED, reason=None, at=NOW)
@@ -410,7 +407,7 @@ def test_what_was_decided_without_a_run_goes_and_what_a_run_decided_stays(
     # Some at one instant, as two transactions in a microsecond would be.
     times = [OLD, OLD, OLD, OLD + timedelta(days=1), NOW - timedelta(days=DAYS), YOUNG]
     with database.write() as tx:
-        open_run(tx, "r", YOUNG)
+        a_run(tx, "r", YOUNG)
         for number, at in enumerate(times):
             journal.decide(tx, run=None, kind="skip", sentence=str(number), inputs={}, at=at)
         journal.decide(tx, run="r", kind="pace", sentence="standard", inputs={}, at=OLD)
@@ -449,7 +446,7 @@ def store_series(tx: Connection, series: Series, metric: str = "view") -> None:
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     with whole_book(tmp_path_factory.mktemp("scratch") / "books.db") as database:
         with database.write() as tx:
-            open_run(tx, "r", OLD, RunState.PARKED)
+            a_run(tx, "r", OLD, RunState.PARKED)
         yield database
 
 
@@ -494,7 +491,7 @@ def test_a_thinned_series_says_the_same_at_every_midnight_and_of_its_ends(
 def test_each_transaction_is_short_however_much_there_is(database: Database) -> None:
     with database.write() as tx:
         for number in range(50):
-            open_run(tx, f"r{number:03}", OLD)
+            a_run(tx, f"r{number:03}", OLD)
     time = VirtualTime()
     time.pass_by(NOW - START)
     books = Books(database, time.clock)

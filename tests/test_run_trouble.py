@@ -55,7 +55,6 @@ from tests.cli_helpers import (
 from tests.doubles.model import ModelDouble
 from tests.doubles.web import SiteDouble
 from tests.doubles.wire import Answer, Request, serve
-from tests.faults import NotToBeHad, built
 from tests.test_publishing_kills import (
     COMMIT,
     Case,
@@ -393,15 +392,6 @@ def rung_long_ago(desk: Desk, *bells: str) -> None:
     desk.sql(
         *(f"INSERT OR REPLACE INTO bell VALUES ('{bell}', '{ago}', 1, '{ago}')" for bell in bells)
     )
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What lets time jump and ends lives, compiled; where that cannot be, it is said."""
-    try:
-        return built(tmp_path_factory.mktemp("faults"))
-    except NotToBeHad as problem:
-        pytest.skip(f"NOT RUN: {problem}")
 
 
 def hurry(library: Path, clock: Path) -> dict[str, str]:

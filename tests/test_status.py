@@ -38,7 +38,7 @@ from ledger.database import Database
 from ledger.errors import SchemaTooOld, StorageBusy
 from ledger.money import ZERO, MicroCredits
 from tests.cli_helpers import AMOUNT, MOMENT, PENSTOCK, Desk, digest_desk
-from tests.ledger_helpers import NO_LIMITS, whole_book
+from tests.ledger_helpers import NO_LIMITS, open_run, whole_book
 from tests.virtual import VirtualTime
 
 NOW = datetime(2026, 11, 23, 8, 20, tzinfo=UTC)
@@ -73,13 +73,10 @@ def earn(tx: Connection, micro: int, at: datetime) -> None:
     )  # fmt: skip
 
 
-def open_run(
+def a_run(
     tx: Connection, id: str, at: datetime, outcome: RunOutcome | None = None, **changes: Any
 ) -> None:
-    journal.open_run(
-        tx, id=id, slot=None, tier="standard", kind=journal.ARTICLE, topic=None, budget_micro=1,
-        at=at,
-    )  # fmt: skip
+    open_run(tx, id, at)
     if outcome is not None:
         journal.finish_run(tx, id, outcome=outcome, reason="why", at=at + timedelta(minutes=5))
     if changes:
@@ -231,7 +228,7 @@ def test_the_last_three_runs_are_listed_the_newest_first_for_a_person(database: 
         for number, outcome in enumerate(
             [RunOutcome.PUBLISHED, RunOutcome.PUBLISHED, RunOutcome.ABSTAINED, RunOutcome.FAILED]
         ):
-            open_run(tx, f"r{number}", ago(8 - number), outcome, title=f"Title {number}")
+            a_run(tx, f"r{number}", ago(8 - number), outcome, title=f"Title {number}")
     found = document(database)
     # JSON lists are oldest first.
     assert [run["run"] for run in found["last_runs"]] == ["r1", "r2", "r3"]
@@ -256,7 +253,7 @@ def test_what_comes_next_is_in_the_operators_time_and_utc_in_json(database: Data
 def test_whatever_waits_for_a_person_has_its_command(database: Database) -> None:
     with database.write() as tx:
         deposit(tx, 100_000_000, ago(40))
-        open_run(tx, "draft", ago(1), title="On vacuum")
+        a_run(tx, "draft", ago(1), title="On vacuum")
         journal.begin_step(tx, "draft", "desk", ago(1))
         journal.finish_step(tx, "draft", "desk", {}, ago(1))
         journal.change_run(tx, "draft", state=RunState.AWAITING_APPROVAL)
@@ -267,7 +264,7 @@ def test_whatever_waits_for_a_person_has_its_command(database: Database) -> None
             ("retried", "devto", PublicationState.INTENDED),
             ("lost", "bluesky", PublicationState.UNCONFIRMED),
         ):
-            open_run(tx, run, ago(2), RunOutcome.PUBLISHED)
+            a_run(tx, run, ago(2), RunOutcome.PUBLISHED)
             journal.intend(tx, run, platform, key=run, payload=b"{}", title="T", at=ago(2))
             journal.change_publication(tx, run, platform, state=state)
             if run != "lost":
@@ -302,7 +299,7 @@ def test_money_is_asked_for_only_where_it_is_what_lacks(database: Database) -> N
 def test_nothing_that_others_wrote_moves_the_cursor(database: Database) -> None:
     title = "Red\x1b[31m\x1b[2J\nbalance   9 available"
     with database.write() as tx:
-        open_run(tx, "r", ago(1), RunOutcome.PUBLISHED, title=title)
+        a_run(tx, "r", ago(1), RunOutcome.PUBLISHED, title=title)
         control.pause(tx, reason="\x07bell\u202e", at=ago(1))
         alerts.sound(tx, Kind.BARRED, "devto", "no\x9b2J\r\nentry", at=ago(1))
     said = told(document(database))
@@ -313,7 +310,7 @@ def test_nothing_that_others_wrote_moves_the_cursor(database: Database) -> None:
 def test_without_blocks_the_page_is_ascii_but_for_what_others_wrote(database: Database) -> None:
     with database.write() as tx:
         deposit(tx, 10_000_000, ago(20))
-        open_run(tx, "r", ago(1), RunOutcome.PUBLISHED, title="A long title, " * 10)
+        a_run(tx, "r", ago(1), RunOutcome.PUBLISHED, title="A long title, " * 10)
     assert told(document(database, chosen()), blocks=False).isascii()
 
 
@@ -496,7 +493,7 @@ def test_it_is_redrawn_every_two_seconds(database: Database) -> None:
 
 def test_the_document_is_json(database: Database) -> None:
     with database.write() as tx:
-        open_run(tx, "r", ago(1), RunOutcome.PUBLISHED)
+        a_run(tx, "r", ago(1), RunOutcome.PUBLISHED)
     assert json.loads(json.dumps(document(database, chosen()), default=str))
     names = [line.name for lines in sections(document(database), UTC) for line in lines]
     assert max(map(len, names)) <= page.LABEL

@@ -26,7 +26,6 @@ from tests.cli_helpers import PENSTOCK, TIMEOUT_S, Result, checked, micro, noon_
 from tests.doubles import devto
 from tests.doubles.devto import DevToDouble
 from tests.doubles.wire import Answer, Fault, Request, serve
-from tests.faults import NotToBeHad, built
 from tests.peers import pds
 from tests.peers.pds import until
 from tests.test_publishing_kills import TOLD, Moment, SharedClock
@@ -46,14 +45,6 @@ def network() -> Iterator[pds.Network]:
 @pytest.fixture(scope="module")
 def appview(network: pds.Network) -> pds.Network:
     return network.with_appview()
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        return built(tmp_path_factory.mktemp("faults"))
-    except NotToBeHad as problem:
-        pytest.skip(f"NOT RUN, it would sleep for minutes: {problem}")
 
 
 def command(home: Path, library: Path, args: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 import weakref
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -99,3 +100,21 @@ class VirtualTime:
 
     def close(self) -> None:
         self.loop.close()
+
+
+class HastyClock:
+    """Real time in which nobody waits: a wait moves the clock by as much, and is noted."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self._begun = time.monotonic()
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        return time.monotonic() - self._begun + sum(self.waits)
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        await asyncio.sleep(0)

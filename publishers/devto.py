@@ -446,6 +446,7 @@ class DevTo:
                 return
             known |= page.keys()
             yield page
+        raise Transient(f"Dev.to lists more than {PAGES_MAX} pages, so that one may be missing")
 
     async def _unlisted(self, receipt: Receipt) -> Engagement | None:
         """What the site shows readers of an article that a whole listing did not have."""

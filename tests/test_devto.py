@@ -1064,6 +1064,22 @@ def test_a_listing_of_long_articles_is_asked_for_in_smaller_pages() -> None:
         assert ANSWER_BYTES_MAX < 30 * 300_000
 
 
+def test_a_listing_without_end_is_not_taken_for_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("publishers.devto.PAGES_MAX", 3)
+    with world() as there:
+        there.site.page_max = 1
+        for number in range(3):
+            there.site.write(f"Old {number}", "x", published=True)
+        there.site.misbehave("drop_after", method="POST")
+        with pytest.raises(Transient, match="more than 3 pages"):
+            there.publish()
+        there.site.page_max = 100
+        there.publish()
+        assert len(there.site.public) == 4
+
+
 # Over a socket
 
 

@@ -30,6 +30,7 @@ from daemon.progress import Progress
 from daemon.reading import Reading
 from daemon.reconcile import Reconciler
 from daemon.revenue.port import RevenueSource
+from daemon.secret import Secret
 from daemon.settings import Location, Problem, Settings, SettingsError
 from daemon.sources.confined import Confined, Parser
 from daemon.sources.feeds import FeedReader
@@ -416,7 +417,8 @@ class Parts:
 
     @cached_property
     def _webhook(self) -> alerts.Webhook | None:
-        webhook = alert_webhook(self.settings, self._world)
+        timeout_s = self.settings.fetch.timeout_s
+        webhook = alert_webhook(self.settings.alert_url, self._world, timeout_s=timeout_s)
         if webhook is not None:
             self._stack.push_async_callback(webhook.close)
         return webhook
@@ -437,13 +439,11 @@ async def opened_parts(
         await parts.tell_at_last()
 
 
-def alert_webhook(settings: Settings, world: World) -> alerts.Webhook | None:
+def alert_webhook(url: Secret, world: World, *, timeout_s: float) -> alerts.Webhook | None:
     """What is told to whoever is not beside the machine; None where the operator named none."""
-    url = settings.alert_url.reveal()
     if not url:
         return None
-    timeout_s = settings.fetch.timeout_s
-    return alerts.Webhook(url, timeout_s=timeout_s, transport=world.alerts)
+    return alerts.Webhook(url.reveal(), timeout_s=timeout_s, transport=world.alerts)
 
 
 def search_engine(settings: Settings, world: World) -> Search | None:

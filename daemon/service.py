@@ -202,9 +202,7 @@ class Service:
         self._tried = None
         self._progress.note("service", "the database can be used again")
         if before.told:
-            await self._parts.tell_directly(
-                Kind.FAULT, "the database can be used again", cleared=True
-            )
+            await self._parts.tell_directly(Kind.FAULT, "penstock works again", cleared=True)
 
     # What is due
 

@@ -383,6 +383,26 @@ def test_what_systemd_does_not_try_again_is_told_at_once(tmp_path: Path, unit: b
     assert all("restore the last checked backup" in alert["message"] for alert in told.alerts)
 
 
+def test_settings_that_are_wrong_after_a_reboot_are_told_without_what_they_say(
+    tmp_path: Path,
+) -> None:
+    (runtime := tmp_path / "run").mkdir()
+    told = Told()
+    with serve(told) as webhook:
+        desk = digest_desk(tmp_path / "home", PENSTOCK_ALERT_URL=webhook.url).initialised()
+        wrong = {"PENSTOCK_TIMEZONE": "sk-key-in-the-wrong-line"}
+        assert refused(desk, **wrong).code == SETTINGS
+        assert told.alerts == []
+        kept = {"RUNTIME_DIRECTORY": str(runtime)}
+        assert refused(desk, **wrong, **kept).code == SETTINGS
+        nowhere = refused(desk, **wrong, **kept, PENSTOCK_ALERT_URL="no address")
+    assert (nowhere.code, "PENSTOCK_ALERT_URL" in nowhere.err) == (SETTINGS, True)
+    (alert,) = told.alerts
+    assert alert["message"].endswith(
+        "settings are wrong: PENSTOCK_TIMEZONE; `penstock doctor` says how"
+    )
+
+
 # Nobody to be reached
 
 

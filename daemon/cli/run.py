@@ -23,19 +23,27 @@ from daemon.clock import SystemClock
 from daemon.notify import Notifier
 from daemon.plugins import PluginError
 from daemon.progress import Progress
+from daemon.secret import Secret
 from daemon.service import Ended, Service
 from daemon.settings import Settings, SettingsError
 from daemon.starts import Starts, Unusable
 from ledger.database import Database
 from ledger.errors import BooksWrong
 
+# What a start that fails waits at most for who is told of it.
+TELL_S = 20.0
+
 
 def run(args: Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; SIGHUP takes up changed settings."""
     context = Context(args)
     settings_module.umask_private()
-    settings = context.settings()
     notifier, starts = Notifier.from_env(os.environ), Starts.from_env(os.environ)
+    try:
+        settings = context.settings()
+    except (SettingsError, UsageError) as error:
+        _account_for(error, _alert_url(context), starts)
+        raise
     opened = False
     try:
         with opened_for_work(context.location) as database:
@@ -43,27 +51,42 @@ def run(args: Namespace) -> int:
             asyncio.run(_serve(context, settings, database, notifier, starts))
     except Exception as error:
         # Of books that become wrong while it serves, the service tells.
-        if starts.kept and not (opened and isinstance(error, BooksWrong)):
-            _account_for(error, settings, starts)
+        if not (opened and isinstance(error, BooksWrong)):
+            _account_for(error, settings.alert_url, starts)
         raise
     return Exit.DONE
 
 
-def _account_for(error: Exception, settings: Settings, starts: Starts) -> None:
+def _alert_url(context: Context) -> Secret:
+    """Where alerts go, as far as the settings can be read."""
+    try:
+        env = context.env
+    except (SettingsError, UsageError):
+        env = os.environ
+    return settings_module.alert_url(env)
+
+
+def _account_for(error: Exception, url: Secret, starts: Starts) -> None:
     """See that who is not beside the machine learns why there is no daemon."""
+    if not starts.kept:
+        return
     now, said, code = SystemClock().now(), str(error) or type(error).__name__, of_error(error)
+    if isinstance(error, SettingsError):
+        # The names alone: what stands there by mistake may be a key.
+        names = ", ".join(dict.fromkeys(problem.name for problem in error.problems))
+        said = f"the settings are wrong: {names}; `penstock doctor` says how"
     trouble = starts.failed() or Unusable(now)
     told = trouble.told
     # What systemd does not try again is told at once, what may heal when it lasts.
     if trouble.is_to_be_told(now) or code in (Exit.SETTINGS, Exit.BOOKS_WRONG):
         kind = Kind.BOOKS if code is Exit.BOOKS_WRONG else Kind.FAULT
-        told = asyncio.run(_told(settings, kind, f"penstock cannot work: {said}", now)) or told
+        told = asyncio.run(_told(url, kind, f"penstock cannot work: {said}", now)) or told
     starts.keep(Unusable(trouble.since, type(error).__name__, said, told))
 
 
-async def _told(settings: Settings, kind: Kind, message: str, now: datetime) -> bool:
+async def _told(url: Secret, kind: Kind, message: str, now: datetime) -> bool:
     """Whether the operator's webhook took it."""
-    webhook = alert_webhook(settings, World())
+    webhook = alert_webhook(url, World(), timeout_s=TELL_S)
     if webhook is None:
         return False
     try:

@@ -516,7 +516,7 @@ class History:
             self.tally.lulls += 1
             self._calm()
             await asyncio.sleep(POSTS_SETTLE_S)
-            self._lulls.append(Lull(before, self._publications()))
+            self._lulls.append(Lull(before, self._publications(), self.world.wall()))
 
     # What befalls it
 
@@ -745,6 +745,7 @@ class History:
         with self._database() as database, database.read() as tx:
             report = audit.check(tx)
             return Books(
+                at=self.world.wall(),
                 problems=list(report.problems),
                 entries=json.loads("".join(export.lines(tx, "json"))),
                 attempts=[

@@ -76,6 +76,7 @@ class Lists:
 class Books:
     """What `ledger export`, `ledger attempts`, `runs list|show`, `posts list` and `alerts` say."""
 
+    at: datetime
     problems: Sequence[str]
     entries: Sequence[Document]
     attempts: Sequence[Document]
@@ -98,6 +99,7 @@ class Lull:
 
     before: Sequence[Document]
     after: Sequence[Document]
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def judge(
             *(f"{who} was sent the key {key!r}" for who, key in lists.overheard),
             *_unapproved(books, settings),
             *_too_many(books, settings),
-            *_unresolved(moments),
+            *_unresolved(moments, settings),
             *_asleep(lists, moments, books),
             *_alarms(books),
         ]
@@ -428,12 +430,13 @@ def _unapproved(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
 
 def _too_many(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
     """Days with more articles than PENSTOCK_MAX_POSTS_PER_DAY, by the daemon's own clock."""
-    first: dict[str, datetime] = {}
-    for out in books.publications:
-        at = out["published_at"]
-        # Before it was intended: a clock was set back, which may have been of another day.
-        if at is not None and at >= out["intended_at"]:
-            first[out["run"]] = min(at, first.get(out["run"], at))
+    # Published before it was intended: a clock was set back, and of what day it was nobody knows.
+    unsure = {
+        out["run"]
+        for out in books.publications
+        if out["published_at"] is not None and out["published_at"] < out["intended_at"]
+    }
+    first = _came_out([out for out in books.publications if out["run"] not in unsure])
     for at in first.values():
         known = list(_known_within(at, at, settings))
         zones = {each["PENSTOCK_TIMEZONE"] for each in known}
@@ -444,6 +447,25 @@ def _too_many(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
         same = [other for other in first.values() if other.astimezone(zone).date() == day]
         if len(same) > max(int(each["PENSTOCK_MAX_POSTS_PER_DAY"]) for each in known):
             yield f"{len(same)} articles came out on {day}"
+
+
+def _came_out(publications: Sequence[Document]) -> dict[str, datetime]:
+    """When each article was first published anywhere, by run."""
+    first: dict[str, datetime] = {}
+    for out in publications:
+        if (at := out["published_at"]) is not None:
+            first[out["run"]] = min(at, first.get(out["run"], at))
+    return first
+
+
+def _full(at: datetime, out: Mapping[str, datetime], settings: Sequence[InForce]) -> bool:
+    """Whether another article may have been one too many for its day."""
+    for each in _known_within(at, at, settings):
+        zone = ZoneInfo(each["PENSTOCK_TIMEZONE"])
+        days = [first.astimezone(zone).date() for first in out.values()]
+        if days.count(at.astimezone(zone).date()) >= int(each["PENSTOCK_MAX_POSTS_PER_DAY"]):
+            return True
+    return False
 
 
 def _known_within(
@@ -482,21 +504,27 @@ def _without_evidence(lists: Lists) -> Iterator[str]:
                 yield f"{where} says {number}, of which {url} says nothing: {said.strip()}"
 
 
-def _unresolved(moments: Moments) -> Iterator[str]:
+def _unresolved(moments: Moments, settings: Sequence[InForce]) -> Iterator[str]:
     held = {entry["id"] for entry in moments.calm.entries if entry["state"] == "pending"}
     for entry in moments.holds.entries:
         if entry["state"] == "pending" and entry["id"] in held:
             yield f"{entry['id']} of {entry['at']} is still held"
-    calm, posts, expired = (
-        each.publications for each in (moments.calm, moments.posts, moments.holds)
-    )
-    for lull in (*moments.lulls, Lull(calm, posts), Lull(calm, expired)):
+    ends = [
+        Lull(moments.calm.publications, books.publications, books.at)
+        for books in (moments.posts, moments.holds)
+    ]
+    for lull in (*moments.lulls, *ends):
         unsure = {_key(each) for each in lull.before if each["state"] in OPEN}
+        out = _came_out(lull.after)
+        full = _full(lull.at, out, settings)
         for publication in lull.after:
-            if WAITS_A_DAY.search(str(publication["error"])) and lull.after is not expired:
+            if WAITS_A_DAY.search(str(publication["error"])) and lull is not ends[-1]:
                 continue
             # Nothing of it can be live, settings have changed, and a person is asked first.
             if publication["waits_for_person"] and publication["state"] == "intended":
+                continue
+            # It was of a day to come, as a clock said that was ahead.
+            if full and publication["run"] not in out and publication["state"] == "intended":
                 continue
             if publication["state"] in OPEN and _key(publication) in unsure:
                 yield (

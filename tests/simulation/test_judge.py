@@ -81,6 +81,7 @@ def run(name: str, day: int) -> dict[str, Any]:
 
 
 BOOKS = Books(
+    at=BEGAN,
     problems=[],
     entries=[DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL, VIEWS, LIKES],
     attempts=ATTEMPTS,
@@ -158,6 +159,20 @@ def test_who_waits_for_a_person_does_not_sleep() -> None:
     books = replace(BOOKS, publications=COUNTED, decisions=[waits])
     assert told(replace(LISTS, expected=[]), books) == []
     assert told(replace(LISTS, expected=[]), replace(books, decisions=[])) != []
+
+
+def test_an_article_for_which_the_day_is_full_waits() -> None:
+    there = publication("devto", "17", run="r2")
+
+    def said(day: int = 23, **changes: Any) -> list[str]:
+        waits = publication("devto", "", **{"state": "intended", "published_at": None} | changes)
+        lull = Lull([waits, there], [waits, there], datetime(2026, 11, day, 9, tzinfo=UTC))
+        return told(moments=replace(MOMENTS, lulls=[lull]))
+
+    assert said() == []
+    assert said(day=24) != []
+    assert said(state="unconfirmed") != []
+    assert said(published_at=BEGAN) != []
 
 
 def with_entries(*entries: Mapping[str, Any]) -> Books:
@@ -266,7 +281,8 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         posts=replace(BOOKS, publications=[publication("devto", "", state="intended")])))),
     ("an intent that an hour's peace did not end", "is still unconfirmed", lambda: told(
         moments=replace(MOMENTS, lulls=[Lull(
-            *([publication("devto", "", state=state)] for state in ("intended", "unconfirmed"))
+            [publication("devto", "", state="intended")],
+            [publication("devto", "", state="unconfirmed")], BEGAN,
         )]))),
     ("a key in a wrong place", "was sent the key", lambda: told(replace(
         LISTS, overheard=[("webhook", KEY)]))),

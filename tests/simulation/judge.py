@@ -30,6 +30,8 @@ OPEN = ("intended", "unconfirmed")
 WAITS_A_DAY = re.compile("logged in to|by this password")
 # What waits for a person stands until then; and where nothing came out for long, that is true.
 STANDS = ("approval", "silent")
+# What happened and is over is news for a week, and forgotten soon after.
+EVENTS, NEWS_FOR = ("refused", "lapsed", "gone", "expired"), timedelta(days=7, hours=2)
 OWN = ("https://dev.to/penstock/", "https://notes.example")
 _LINK = re.compile(r"https?://[^\s()\"'<>\]]+")
 # What stands before a citation, back to the one before it or the beginning of the line.
@@ -566,5 +568,7 @@ def _alarms(books: Books) -> Iterator[str]:
     for alert in books.alerts:
         if alert["told_at"] is None:
             yield f"nobody was told: {alert['message']}"
-        elif alert["kind"] not in STANDS:
+            continue
+        news = alert["kind"] in EVENTS and books.at < alert["raised_at"] + NEWS_FOR
+        if not news and alert["kind"] not in STANDS:
             yield f"after a week of calm it is still said that {alert['message']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -118,7 +118,7 @@ GONE = {
 }  # fmt: skip
 ALERT: dict[str, Any] = {
     "kind": "barred", "message": "the key is refused",
-    "told_at": datetime(2026, 11, 24, tzinfo=UTC),
+    "told_at": datetime(2026, 11, 24, tzinfo=UTC), "raised_at": BEGAN,
 }  # fmt: skip
 COUNTED = [
     {**each} | {"counted_at": datetime(2026, 11, 30, tzinfo=UTC)} for each in BOOKS.publications
@@ -173,6 +173,16 @@ def test_an_article_for_which_the_day_is_full_waits() -> None:
     assert said(day=24) != []
     assert said(state="unconfirmed") != []
     assert said(published_at=BEGAN) != []
+
+
+def test_what_happened_is_news_for_a_week() -> None:
+    def said(days: int, kind: str = "gone") -> list[str]:
+        at = BEGAN + timedelta(days=days)
+        return told(books=replace(AFTERWARDS, alerts=[ALERT | {"kind": kind}], at=at))
+
+    assert said(6) == []
+    assert said(8) != []
+    assert said(6, "barred") != []
 
 
 def with_entries(*entries: Mapping[str, Any]) -> Books:

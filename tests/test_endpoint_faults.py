@@ -56,7 +56,7 @@ BLIND = frozenset(
 DEPOSIT = MicroCredits.parse("50")
 EXPIRY = timedelta(hours=24)
 # Several times what a healthy run takes, so that a busy machine does not become a fault.
-STALLED_AFTER_S = "1.1"
+STALLED_AFTER_S = "4"
 
 TWO_RUNGS = "llm/good > llm/cheap > digest"
 TWO_PROVIDERS = "llm/good > llm/cheap > other/spare > digest"

@@ -409,8 +409,7 @@ class Press:
         """Withdraw what is out, look where it may be, let go of what is not."""
         if row.state not in (*OPEN, PublicationState.PUBLISHED):
             return
-        refused: PublisherError | None = None
-        receipt: Receipt | None = None
+        refused: Exception | None = None
         change: dict[str, Any]
         try:
             receipt = await self._receipt(publisher, row)
@@ -436,11 +435,12 @@ class Press:
         except PublisherError as error:
             refused, change = error, {"error": f"not withdrawn yet: {error}"}
         except Exception as error:  # noqa: BLE001 - a destination's fault must stop no other
+            refused = error
             change = {"error": f"not withdrawn yet: {type(error).__name__}: {error}"}
         async with self._books.write() as tx:
             journal.change_publication(tx, row.run, row.platform, **change)
-            asked = receipt is not None or row.payload
-            if refused is not None or ("state" in change and asked):
+            # Where there is nothing to look for, nobody was asked.
+            if row.payload or row.state == PublicationState.PUBLISHED:
                 self._level(tx, publisher, row, refused, change["error"])
             whereabouts.note(tx, self._publishers, row.run)
         self._progress.note(row.run, f"{row.platform}: {change['error'] or 'withdrawn'}")

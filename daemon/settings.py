@@ -354,8 +354,7 @@ def load(
 
 def alert_url(env: Mapping[str, str]) -> Secret:
     """Where alerts go, whatever else is wrong with the settings; empty for nowhere."""
-    (option,) = (option for option in OPTIONS if option.name == "PENSTOCK_ALERT_URL")
-    return _Reader(env).value(option) or Secret("")
+    return _Reader(env).value(_BY_NAME["PENSTOCK_ALERT_URL"]) or Secret()
 
 
 class _Reader:

@@ -445,10 +445,9 @@ def _too_many(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
         if len(zones) > 1:
             continue
         (zone,) = map(ZoneInfo, zones)
-        day = at.astimezone(zone).date()
-        same = [other for other in first.values() if other.astimezone(zone).date() == day]
-        if len(same) > max(int(each["PENSTOCK_MAX_POSTS_PER_DAY"]) for each in known):
-            yield f"{len(same)} articles came out on {day}"
+        same = _of_its_day(at, first, zone)
+        if same > max(int(each["PENSTOCK_MAX_POSTS_PER_DAY"]) for each in known):
+            yield f"{same} articles came out on {at.astimezone(zone).date()}"
 
 
 def _came_out(publications: Sequence[Document]) -> dict[str, datetime]:
@@ -462,12 +461,17 @@ def _came_out(publications: Sequence[Document]) -> dict[str, datetime]:
 
 def _full(at: datetime, out: Mapping[str, datetime], settings: Sequence[InForce]) -> bool:
     """Whether another article may have been one too many for its day."""
-    for each in _known_within(at, at, settings):
-        zone = ZoneInfo(each["PENSTOCK_TIMEZONE"])
-        days = [first.astimezone(zone).date() for first in out.values()]
-        if days.count(at.astimezone(zone).date()) >= int(each["PENSTOCK_MAX_POSTS_PER_DAY"]):
-            return True
-    return False
+    return any(
+        _of_its_day(at, out, ZoneInfo(each["PENSTOCK_TIMEZONE"]))
+        >= int(each["PENSTOCK_MAX_POSTS_PER_DAY"])
+        for each in _known_within(at, at, settings)
+    )
+
+
+def _of_its_day(at: datetime, out: Mapping[str, datetime], zone: ZoneInfo) -> int:
+    """How many came out on the calendar day of `at`."""
+    days = [first.astimezone(zone).date() for first in out.values()]
+    return days.count(at.astimezone(zone).date())
 
 
 def _known_within(

@@ -43,6 +43,7 @@ class Kind(StrEnum):
     SILENT = "silent"
     PRICE = "price"
     DISK = "disk"
+    SETTINGS = "settings"
     FAULT = "fault"
 
     @property

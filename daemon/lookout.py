@@ -17,7 +17,9 @@ from daemon.journal import PublicationState
 from daemon.settings import Schedule, Settings
 from ledger import store
 
-KINDS = (Kind.BOOKS, Kind.UNCONFIRMED, Kind.FUNDS, Kind.SILENT, Kind.PRICE, Kind.DISK)
+KINDS = (
+    Kind.BOOKS, Kind.UNCONFIRMED, Kind.FUNDS, Kind.SILENT, Kind.PRICE, Kind.DISK, Kind.SETTINGS,
+)  # fmt: skip
 # Late listings and the hourly look have had their time.
 UNCONFIRMED_AFTER = timedelta(hours=3)
 INTERVALS_MAX = 3
@@ -43,6 +45,7 @@ def conditions(
     since: datetime,
     disk_free: int,
     problems: Sequence[str],
+    refused: str,
 ) -> dict[tuple[Kind, str], str]:
     """
     What is the case now, by kind and what it is about.
@@ -51,6 +54,7 @@ def conditions(
         since: when the service was first started here.
         disk_free: bytes, where the database is.
         problems: of the books.
+        refused: why a reload did not take up the settings as they are now; empty where it did.
     """
     found: dict[tuple[Kind, str], str] = {}
     if problems:
@@ -59,6 +63,8 @@ def conditions(
         found[Kind.DISK, ""] = (
             f"{disk_free // 2**20} MB are left on the disk of the database; free some space"
         )
+    if refused:
+        found[Kind.SETTINGS, ""] = f"a reload left the old settings in use: {refused}"
     found |= _unconfirmed(tx, at) | _out_of_funds(tx, settings, at) | _without_price(settings, at)
     return found | _silent(tx, settings, at, since)
 

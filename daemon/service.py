@@ -88,6 +88,7 @@ class Service:
         *,
         starts: Starts | None = None,
         trace: Callable[[str], Awaitable[None]] | None = None,
+        refused: str = "",
         poll_s: float = POLL_S,
     ) -> None:
         self._parts = parts
@@ -99,6 +100,7 @@ class Service:
         self._notifier = notifier
         self._starts = starts or Starts()
         self._trace = trace
+        self._refused = refused
         self._poll_s = poll_s
         self._ended: Ended | None = None
         self._wake = asyncio.Event()
@@ -394,6 +396,7 @@ class Service:
                 found = lookout.conditions(
                     tx, self._settings, now, since=bells.hung_at(tx),
                     disk_free=shutil.disk_usage(folder).free, problems=problems,
+                    refused=self._refused,
                 )  # fmt: skip
                 alerts.level(tx, lookout.KINDS, found, at=now)
             self._looked_out_at = now

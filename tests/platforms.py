@@ -21,25 +21,11 @@ from daemon.press import Press
 from tests.doubles import devto, wire
 from tests.doubles.bluesky import BlueskyDouble
 from tests.doubles.devto import DevToDouble
-from tests.doubles.wire import Answer, InProcess, Request
+from tests.doubles.webhook import Webhook
+from tests.doubles.wire import InProcess
 from tests.stage import Kill, Killed, MortalDatabase, Silent, Stage
 
 T = TypeVar("T")
-
-
-class Webhook:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
-        self.status = 204
-        self.before: Callable[[], None] = lambda: None
-
-    async def handle(self, request: Request) -> Answer:
-        self.before()
-        if self.status < 300:
-            self.told.append(request.json)
-        return Answer(self.status)
 
 
 class Mortal(httpx.AsyncBaseTransport):

@@ -14,8 +14,8 @@ from daemon import alerts, migrations
 from daemon.alerts import Kind, Webhook
 from daemon.books import Books
 from ledger.database import Database
+from tests.doubles.webhook import Webhook as WebhookDouble
 from tests.doubles.wire import Answer, InProcess, Request
-from tests.platforms import Webhook as WebhookDouble
 from tests.virtual import START, VirtualTime
 
 

@@ -41,11 +41,12 @@ class Scene:
             journal.finish_run(tx, "r1", outcome=RunOutcome.PUBLISHED, reason=None, at=START)
             journal.intend(tx, "r1", "devto", key="k", payload=b"{}", title="T", at=START)
 
-    def look(self, after: timedelta, disk_free: int = PLENTY) -> dict[Kind, str]:
+    def look(self, after: timedelta, disk_free: int = PLENTY, refused: str = "") -> dict[Kind, str]:
         with self.database.write() as tx:
             found = lookout.conditions(
                 tx, self.stage.settings, START + after,
                 since=START, disk_free=disk_free, problems=audit.glance(tx),
+                refused=refused,
             )  # fmt: skip
             alerts.level(tx, lookout.KINDS, found, at=START + after)
         with self.database.read() as tx:
@@ -119,6 +120,12 @@ def test_what_stays_unconfirmed_is_told_after_some_hours(scene: Scene) -> None:
 def test_a_disk_that_is_nearly_full_is_told(scene: Scene) -> None:
     assert "150 MB" in scene.look(timedelta(0), disk_free=150 * 2**20)[Kind.DISK]
     assert scene.look(timedelta(0)) == {}
+
+
+def test_settings_that_a_reload_refused_are_told_until_one_takes_them(scene: Scene) -> None:
+    said = scene.look(timedelta(hours=1), refused="PENSTOCK_X is wrong")[Kind.SETTINGS]
+    assert said == "a reload left the old settings in use: PENSTOCK_X is wrong"
+    assert Kind.SETTINGS not in scene.look(timedelta(hours=2))
 
 
 def test_books_that_do_not_balance_are_told(scene: Scene) -> None:

@@ -15,6 +15,8 @@ import httpx
 import pytest
 
 from tests.cli_helpers import EXAMPLE_FEEDS, PENSTOCK, Desk
+from tests.doubles.webhook import Webhook
+from tests.doubles.wire import serve
 
 PATIENCE_S = 60.0
 
@@ -115,6 +117,35 @@ def test_a_reload_takes_good_settings_and_refuses_bad_ones(
     (refused,) = [line for line in daemon.lines() if str(daemon.file) in line["message"]]
     assert "not used" in refused["message"]
     assert daemon.process.poll() is None
+
+
+def test_who_is_not_there_learns_that_a_reload_left_the_old_settings_in_use(
+    running: Callable[..., Running],
+) -> None:
+    hook = Webhook()
+    with serve(hook) as address:
+        right = {
+            "PENSTOCK_FEEDS": str(EXAMPLE_FEEDS / "millrace.xml"),
+            "PENSTOCK_ALERT_URL": address.url,
+        }
+        daemon = running(**right)
+        # The old cap is in force still, and what stands there by mistake may be a key.
+        daemon.write(**right | {"PENSTOCK_DAILY_CAP": "sk-key-in-the-wrong-line"})
+        for _ in range(2):
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.heard("RELOADING=1")
+            daemon.heard("READY=1")
+        assert daemon.desk.run("status", "--env-file", str(daemon.file)).code == 0
+        daemon.write(**right)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.heard("RELOADING=1")
+        daemon.heard("READY=1")
+    told = [(alert["kind"], alert["cleared"]) for alert in hook.told]
+    assert told == [("settings", False), ("settings", True)]
+    assert hook.told[0]["message"] == (
+        "a reload left the old settings in use: the settings are wrong: PENSTOCK_DAILY_CAP;"
+        " `penstock doctor` says how"
+    )
 
 
 def test_a_reload_that_a_plug_in_refuses_keeps_the_settings_of_before(

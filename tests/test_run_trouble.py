@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ from tests.cli_helpers import (
 )
 from tests.doubles.model import ModelDouble
 from tests.doubles.web import SiteDouble
-from tests.doubles.wire import Answer, Request, serve
+from tests.doubles.webhook import Webhook
+from tests.doubles.wire import serve
 from tests.test_publishing_kills import (
     COMMIT,
     Case,
@@ -315,18 +316,6 @@ def test_a_disk_that_is_full_is_named_with_the_remedy(tmp_path: Path, left_kb: i
 # Whom a start that fails is told to
 
 
-@dataclass
-class Told:
-    """A webhook that keeps what it was told."""
-
-    alerts: list[dict[str, Any]] = field(default_factory=list)
-    status: int = 204
-
-    async def handle(self, request: Request) -> Answer:
-        self.alerts.append(request.json)
-        return Answer(self.status)
-
-
 def passed(runtime: Path, minutes: float) -> None:
     """Make it so long ago that starts began to fail."""
     (file,) = runtime.iterdir()
@@ -337,34 +326,34 @@ def passed(runtime: Path, minutes: float) -> None:
 
 def test_starts_that_fail_for_long_are_told_once_and_so_is_their_end(tmp_path: Path) -> None:
     (runtime := tmp_path / "run").mkdir()
-    told = Told()
-    with serve(told) as webhook:
+    hook = Webhook()
+    with serve(hook) as webhook:
         desk = digest_desk(tmp_path / "home", PENSTOCK_ALERT_URL=webhook.url).initialised()
         kept = {"RUNTIME_DIRECTORY": str(runtime)}
         with process_lock(desk.database):
             for minutes in (0, 8, 1):
                 assert refused(desk, **kept).code == LOCKED
-                assert told.alerts == []
+                assert hook.told == []
                 passed(runtime, minutes)
             passed(runtime, 1)
             # Who did not hear it is told again.
-            told.status = 500
+            hook.status = 500
             assert "PENSTOCK_ALERT_URL answered 500" in refused(desk, **kept).err
-            told.status = 204
+            hook.status = 204
             assert refused(desk, **kept).code == refused(desk, **kept).code == LOCKED
-            assert len(told.alerts) == 2
+            assert len(hook.told) == 1
         with started(desk, **kept) as daemon:
             daemon.await_(daemon.is_ready, "ready")
-            daemon.await_(lambda: len(told.alerts) == 3, "told that it is over")
+            daemon.await_(lambda: len(hook.told) == 2, "told that it is over")
             daemon.await_(lambda: not list(runtime.iterdir()), "forgot it")
             assert daemon.stop() == 0
         with started(desk, **kept) as daemon:
             daemon.await_(daemon.is_ready, "ready")
             assert daemon.stop() == 0
-    assert [(alert["kind"], alert["cleared"]) for alert in told.alerts] == [
-        ("fault", False), ("fault", False), ("fault", True)
+    assert [(alert["kind"], alert["cleared"]) for alert in hook.told] == [
+        ("fault", False), ("fault", True)
     ]  # fmt: skip
-    assert "another penstock" in told.alerts[1]["message"]
+    assert "another penstock" in hook.told[0]["message"]
     (said,) = rows(desk.database, "SELECT inputs FROM decision WHERE kind = 'storage'")
     assert "another penstock" in said[0]
 
@@ -372,32 +361,32 @@ def test_starts_that_fail_for_long_are_told_once_and_so_is_their_end(tmp_path: P
 @pytest.mark.parametrize("unit", [True, False], ids=["as a unit", "by hand"])
 def test_what_systemd_does_not_try_again_is_told_at_once(tmp_path: Path, unit: bool) -> None:
     (runtime := tmp_path / "run").mkdir()
-    told = Told()
-    with serve(told) as webhook:
+    hook = Webhook()
+    with serve(hook) as webhook:
         desk = digest_desk(tmp_path / "home", PENSTOCK_ALERT_URL=webhook.url).initialised()
         damage(desk.database)
         result = refused(desk, **{"RUNTIME_DIRECTORY": str(runtime)} if unit else {})
     assert result.code == BOOKS_WRONG
-    heard = [(alert["kind"], alert["cleared"]) for alert in told.alerts]
+    heard = [(alert["kind"], alert["cleared"]) for alert in hook.told]
     assert heard == ([("books", False)] if unit else [])
-    assert all("restore the last checked backup" in alert["message"] for alert in told.alerts)
+    assert all("restore the last checked backup" in alert["message"] for alert in hook.told)
 
 
 def test_settings_that_are_wrong_after_a_reboot_are_told_without_what_they_say(
     tmp_path: Path,
 ) -> None:
     (runtime := tmp_path / "run").mkdir()
-    told = Told()
-    with serve(told) as webhook:
+    hook = Webhook()
+    with serve(hook) as webhook:
         desk = digest_desk(tmp_path / "home", PENSTOCK_ALERT_URL=webhook.url).initialised()
         wrong = {"PENSTOCK_TIMEZONE": "sk-key-in-the-wrong-line"}
         assert refused(desk, **wrong).code == SETTINGS
-        assert told.alerts == []
+        assert hook.told == []
         kept = {"RUNTIME_DIRECTORY": str(runtime)}
         assert refused(desk, **wrong, **kept).code == SETTINGS
         nowhere = refused(desk, **wrong, **kept, PENSTOCK_ALERT_URL="no address")
     assert (nowhere.code, "PENSTOCK_ALERT_URL" in nowhere.err) == (SETTINGS, True)
-    (alert,) = told.alerts
+    (alert,) = hook.told
     assert alert["message"].endswith(
         "settings are wrong: PENSTOCK_TIMEZONE; `penstock doctor` says how"
     )
@@ -482,9 +471,9 @@ def test_a_model_that_cannot_be_reached_costs_nothing_and_ends_nothing(tmp_path:
 @pytest.mark.parametrize("left_kb", [0, 60])
 def test_a_disk_that_fills_up_is_waited_out(tmp_path: Path, library: Path, left_kb: int) -> None:
     (tmp_path / "home").mkdir()
-    clock, told = SharedClock(tmp_path / "home" / "clock"), Told()
+    clock, hook = SharedClock(tmp_path / "home" / "clock"), Webhook()
     slot = clock.now().replace(minute=0, second=0, microsecond=0) + timedelta(hours=3)
-    with serve(told) as webhook:
+    with serve(hook) as webhook:
         desk = digest_desk(
             tmp_path / "home", PENSTOCK_TIMEZONE="UTC",
             PENSTOCK_PUBLISH_CRON=f"0 {slot.hour} * * *", PENSTOCK_ALERT_URL=webhook.url,
@@ -516,7 +505,7 @@ def test_a_disk_that_fills_up_is_waited_out(tmp_path: Path, library: Path, left_
     # Not at every one of some nine hundred looks. With a little room it comes and goes.
     assert len(full) == 1 if not left_kb else len(full) <= 5, full
     assert all("free some space" in line for line in full)
-    faults = [alert for alert in told.alerts if alert["kind"] == "fault"]
+    faults = [alert for alert in hook.told if alert["kind"] == "fault"]
     raised = [alert["message"] for alert in faults if not alert["cleared"]]
     assert all("free some space" in message for message in raised)
     # With a little room each kind of work that finds none is told as well, and once.

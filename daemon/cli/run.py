@@ -70,11 +70,7 @@ def _account_for(error: Exception, url: Secret, starts: Starts) -> None:
     """See that who is not beside the machine learns why there is no daemon."""
     if not starts.kept:
         return
-    now, said, code = SystemClock().now(), str(error) or type(error).__name__, of_error(error)
-    if isinstance(error, SettingsError):
-        # The names alone: what stands there by mistake may be a key.
-        names = ", ".join(dict.fromkeys(problem.name for problem in error.problems))
-        said = f"the settings are wrong: {names}; `penstock doctor` says how"
+    now, said, code = SystemClock().now(), _words(error), of_error(error)
     trouble = starts.failed() or Unusable(now)
     told = trouble.told
     # What systemd does not try again is told at once, what may heal when it lasts.
@@ -82,6 +78,15 @@ def _account_for(error: Exception, url: Secret, starts: Starts) -> None:
         kind = Kind.BOOKS if code is Exit.BOOKS_WRONG else Kind.FAULT
         told = asyncio.run(_told(url, kind, f"penstock cannot work: {said}", now)) or told
     starts.keep(Unusable(trouble.since, type(error).__name__, said, told))
+
+
+def _words(error: Exception) -> str:
+    """An error, for who is not beside the machine."""
+    if isinstance(error, SettingsError):
+        # The names alone: what stands there by mistake may be a key.
+        names = ", ".join(dict.fromkeys(problem.name for problem in error.problems))
+        return f"the settings are wrong: {names}; `penstock doctor` says how"
+    return str(error) or type(error).__name__
 
 
 async def _told(url: Secret, kind: Kind, message: str, now: datetime) -> bool:
@@ -109,6 +114,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     wanted = _Wanted()
     good: Settings | None = None
+    refused = ""
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, wanted.stop)
     loop.add_signal_handler(signal.SIGHUP, wanted.reload)
@@ -126,7 +132,7 @@ async def _serve(
                 if good is None:
                     raise
                 progress.note("service", f"the new settings are not used: {error}")
-                settings = good
+                settings, refused = good, _words(error)
                 continue
             good = settings
 
@@ -134,28 +140,29 @@ async def _serve(
                 # Sending waits for a socket, so it has a thread.
                 await asyncio.to_thread(trace, context, settings, run)
 
-            service = Service(parts, notifier, starts=starts, trace=traced)
+            service = Service(parts, notifier, starts=starts, trace=traced, refused=refused)
             with wanted.of(service):
                 if await service.serve() is Ended.STOPPED:
                     return
         notifier.reloading()
         wanted.read()
-        settings = _reloaded(context, settings, progress)
+        settings, refused = _reloaded(context, settings, progress)
 
 
-def _reloaded(context: Context, settings: Settings, progress: Progress) -> Settings:
-    """The settings as they are now; those of before where these are wrong."""
+def _reloaded(context: Context, settings: Settings, progress: Progress) -> tuple[Settings, str]:
+    """The settings as they are now; those of before where these are wrong, and what is wrong."""
     try:
         found = Context(context.args).settings()
     except (SettingsError, UsageError, OSError) as error:
         for line in str(error).splitlines():
             progress.note("service", f"the new settings are not used: {line}")
-        return settings
+        return settings, _words(error)
     if found.location != settings.location:
-        progress.note("service", "another place of the state needs a restart; the old one is kept")
-        return settings
+        said = "another place of the state needs a restart"
+        progress.note("service", f"{said}; the old one is kept")
+        return settings, said
     progress.note("service", "settings reloaded")
-    return found
+    return found, ""
 
 
 @asynccontextmanager

@@ -26,8 +26,8 @@ from tests.doubles.bluesky import BlueskyDouble, Trouble, error, rate_limited
 from tests.doubles.devto import DevToDouble
 from tests.doubles.model import Asked, ModelDouble
 from tests.doubles.web import Page, SiteDouble
+from tests.doubles.webhook import Webhook
 from tests.doubles.wire import Answer, Double, Fault, Request
-from tests.platforms import Webhook
 from tests.stage import CHEAP, GOOD
 from tests.virtual import VirtualLoop
 

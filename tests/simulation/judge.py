@@ -40,6 +40,8 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)*")
 AWAKE_WITHIN = timedelta(hours=2)
 # One that went by longer ago is let go.
 OLDEST_SLOT = timedelta(hours=24)
+# What is not over is looked at hourly.
+LOOKED_AT_WITHIN = timedelta(hours=1)
 # Two readings of the daemon's clock may be off by so much in opposite ways.
 CLOCKS_APART = timedelta(seconds=2 * CLOCK_WRONG_MAX_S)
 
@@ -522,7 +524,7 @@ def _unresolved(moments: Moments, settings: Sequence[InForce]) -> Iterator[str]:
     for lull in (*moments.lulls, *ends):
         unsure = {_key(each) for each in lull.before if each["state"] in OPEN}
         out = _came_out(lull.after)
-        full = _full(lull.at, out, settings)
+        full = any(_full(lull.at - ago, out, settings) for ago in (timedelta(), LOOKED_AT_WITHIN))
         for publication in lull.after:
             if WAITS_A_DAY.search(str(publication["error"])) and lull is not ends[-1]:
                 continue

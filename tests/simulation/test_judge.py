@@ -164,12 +164,13 @@ def test_who_waits_for_a_person_does_not_sleep() -> None:
 def test_an_article_for_which_the_day_is_full_waits() -> None:
     there = publication("devto", "17", run="r2")
 
-    def said(day: int = 23, **changes: Any) -> list[str]:
+    def said(day: int = 23, hour: int = 9, **changes: Any) -> list[str]:
         waits = publication("devto", "", **{"state": "intended", "published_at": None} | changes)
-        lull = Lull([waits, there], [waits, there], datetime(2026, 11, day, 9, tzinfo=UTC))
+        lull = Lull([waits, there], [waits, there], datetime(2026, 11, day, hour, tzinfo=UTC))
         return told(moments=replace(MOMENTS, lulls=[lull]))
 
     assert said() == []
+    assert said(hour=23) == [], "it is looked at within an hour of midnight"
     assert said(day=24) != []
     assert said(state="unconfirmed") != []
     assert said(published_at=BEGAN) != []

@@ -130,11 +130,11 @@ class Cycle:
         if pace.tier is not Tier.DORMANT and pace.cadence < view.history.runs_per_day:
             slots = self._settings.schedule.publish.per_day(now)
             used, owed = cadence.thinned(owed, pace.cadence, slots)
-            async with self._books.write() as tx:
-                bells.owe(tx, owed)
             if not used:
+                async with self._books.write() as tx:
+                    bells.owe(tx, owed)
                 return await self._not_now(pace, f"a slot goes by unused: {pace.reason}")
-        return await self._open(view, None, dry_run=False, slot=slot)
+        return await self._open(view, None, dry_run=False, slot=slot, owed=owed)
 
     async def go_on(self) -> Report | None:
         """Go on with the oldest run that was interrupted or waits, if there is one."""
@@ -174,9 +174,15 @@ class Cycle:
             await self._press.pursue()
 
     async def _open(
-        self, view: look.View, topic: str | None, dry_run: bool, slot: datetime | None = None
-    ) -> Report:
-        """Decide, and open a run, or say why not."""
+        self, view: look.View, topic: str | None, dry_run: bool,
+        slot: datetime | None = None, owed: float | None = None,
+    ) -> Report:  # fmt: skip
+        """
+        Decide, and open a run, or say why not.
+
+        Args:
+            owed: runs that are left to do once this one has begun, where that is counted.
+        """
         now, pace = self._clock.now(), view.pace
         if (full := self._press.day_is_full()) and not dry_run:
             return await self._not_now(pace, full)
@@ -193,6 +199,8 @@ class Cycle:
                 tx, id=run, slot=slot, tier=pace.tier, kind=kind, topic=topic,
                 budget_micro=self._settings.policy.run_budget.micro, at=now, dry=dry_run,
             )  # fmt: skip
+            if owed is not None:
+                bells.owe(tx, owed)
             journal.decide(
                 tx, run=run, kind="pace", sentence=f"{pace.tier}: {pace.reason}",
                 inputs=view.inputs(), at=now,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from daemon import alerts, bells, control, journal
+from daemon import alerts, bells, control, drafts, journal
 from daemon.alerts import Kind
 from daemon.app import Parts, opened_database, opened_parts
 from daemon.bells import Bell
@@ -258,6 +258,30 @@ def test_an_approved_draft_goes_out_within_a_minute(tmp_path: Path) -> None:
 
     daemon.live(60, approve, poll_s=15)
     assert len(daemon.articles()) == 1
+
+
+def test_a_thinned_cadence_spends_no_run_on_a_slot_that_a_draft_keeps_from_it(
+    tmp_path: Path,
+) -> None:
+    daemon = Daemon(
+        tmp_path, **PAID | {"PENSTOCK_PUBLISH_CRON": "0 */3 * * *", "PENSTOCK_APPROVAL": "manual"},
+        PENSTOCK_SITE_URL="https://notes.example", PENSTOCK_MAX_POSTS_PER_DAY="8",
+    )  # fmt: skip
+    daemon.deposit("0.6")
+    daemon.live(2 * DAY_S)
+    (first,) = daemon.runs()
+    skipped = daemon.decisions("skip")
+    assert "a slot goes by unused: " in skipped[0]
+    assert "a draft waits for approval" in skipped[-1], "one was owed, and could not be had"
+
+    async def reject(service: Service) -> None:
+        database = MortalDatabase(daemon.settings.location.database_url, None)
+        with database.write() as tx:
+            drafts.let_go(tx, first.id, "rejected", daemon.time.clock.now())
+        database.close()
+
+    daemon.live(3 * 3600, reject)
+    assert daemon.slots() == [nine(23), nine(25)]
 
 
 def test_told_to_stop_in_the_middle_it_stops_within_ten_seconds(tmp_path: Path) -> None:

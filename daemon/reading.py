@@ -24,7 +24,7 @@ from daemon.crew.schemas import Plan
 from daemon.desk.evidence import Evidence
 from daemon.sources import archive, published
 from daemon.sources.feeds import FeedReader
-from daemon.sources.fetcher import FetchError, Unreachable
+from daemon.sources.fetcher import FetchError, Forbidden, Unreachable
 from daemon.sources.pages import PageReader, PageText
 from daemon.sources.parse import PAGE_TEXT_MIN
 from daemon.sources.policy import FeedPolicy
@@ -60,11 +60,18 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A page, or none, what went wrong, if anything, and whether it may go well another time."""
+    """
+    A page, or none, and what went wrong, if anything.
+
+    Args:
+        passing: it may go well another time.
+        forbidden: its address is none that an article may lead to.
+    """
 
     page: PageText | None
     problem: str | None = None
     passing: bool = False
+    forbidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +323,8 @@ class Reading:
     async def _read_entry(self, entry: Any) -> _Read:
         """The page of an entry, else what its feed carries where that is enough."""
         read = await self._read_page(entry.url)
-        if read.page is not None or len(entry.text) < PAGE_TEXT_MIN:
+        # Where its address itself was refused, no article may lead there.
+        if read.page is not None or read.forbidden or len(entry.text) < PAGE_TEXT_MIN:
             return read
         kept = PageText(entry.url, entry.title, entry.text, self.clock.now())
         return _Read(kept, f"{read.problem}; used what its feed carries")
@@ -325,8 +333,10 @@ class Reading:
         try:
             return _Read(await self.pages.read(url))
         except FetchError as error:
-            passing = isinstance(error, Unreachable)
-            return _Read(None, f"could not read {url}: {error}", passing)
+            return _Read(
+                None, f"could not read {url}: {error}",
+                passing=isinstance(error, Unreachable), forbidden=isinstance(error, Forbidden),
+            )  # fmt: skip
 
 
 def _without_doubles(read: Sequence[_Read], known: Set[str]) -> list[_Read]:

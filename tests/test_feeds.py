@@ -162,6 +162,7 @@ def test_relative_links_are_read_from_where_the_feed_came_from() -> None:
     "link",
     ["javascript:alert(1)", "JavaScript:alert(1)", "data:text/html,x", "file:///etc/passwd",
      "/relative/without/base", "mailto:a@example.org", "ftp://example.org/", "http://",
+     "https://example.org@elsewhere.example/",
      "http://a b/", "https://example.org/a b", "https://example.org/&#x200B;", "http://[::1",
      "https://example.org/&#x202E;gnp", "vbscript:x", ""],
 )  # fmt: skip

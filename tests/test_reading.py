@@ -274,6 +274,25 @@ def test_what_the_feed_carries_stands_in_for_a_page_that_cannot_be_read(stage: M
     assert "HTTP 403; used what its feed carries" in one.left_out(report.run)
 
 
+def test_no_feed_carries_a_page_whose_address_nothing_may_lead_to(stage: MakeStage) -> None:
+    one = stage()
+    feed = str(one.blog.pages[FEED])
+    carried = " ".join(f"The log of day {n} kept {n * 13} records." for n in range(19))
+    inside = "http://169.254.169.254/latest"
+    at = f"http://blog.test{FIRST}"
+    one.spoil(
+        FEED,
+        feed.replace(f"<guid>{at}</guid><description>", f"<guid>{at}</guid><description>{carried} ")
+        .replace(at, inside),
+    )  # fmt: skip
+    report = one.once()
+    assert report.outcome is RunOutcome.PUBLISHED, report.reason
+    assert sorted(one.sources(report.run)) == sorted(blog(*PATHS[1:]))
+    (said,) = [line for line in one.left_out(report.run).splitlines() if inside in line]
+    assert "is not public" in said
+    assert "used what its feed carries" not in said
+
+
 # With too little, nothing is paid for
 
 

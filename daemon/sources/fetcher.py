@@ -62,6 +62,10 @@ class FetchError(Exception):
     """The page cannot be had; the message says why, in a line."""
 
 
+class Forbidden(FetchError):
+    """Its address is none of a page, or not public: nothing may lead there."""
+
+
 class Unreachable(FetchError):
     """It cannot be had now; that says nothing about another time."""
 
@@ -271,7 +275,8 @@ class Fetcher:
         A URL, read by both parsers that will see it.
 
         Raises:
-            FetchError: it, its host or its port is not for us.
+            Forbidden: it or its host is not for us.
+            FetchError: its length or its port is not.
         """
         if len(url) > URL_MAX:
             raise FetchError(f"its address is longer than {URL_MAX} characters")
@@ -280,17 +285,17 @@ class Fetcher:
             usual = {"http": 80, "https": 443}[parts.scheme]
             port = usual if parts.port is None else parts.port
         except (ValueError, KeyError):
-            raise FetchError("not an http or https address") from None
+            raise Forbidden("not an http or https address") from None
         name = (parts.hostname or "").rstrip(".")
         if not name or parts.username is not None:
-            raise FetchError("not an address we read")
+            raise Forbidden("not an address we read")
         sent = httpx.URL(url)
         host = sent.raw_host.decode("ascii").strip("[]").rstrip(".").lower()
         # The one checks what the operator allowed, the other connects: they must mean the same.
         sent_port = usual if sent.port is None else sent.port
         same = (sent.scheme, sent_port) == (parts.scheme, port)
         if not same or (name.isascii() and name != host) or not _HOST.fullmatch(host):
-            raise FetchError("not an address we read")
+            raise Forbidden("not an address we read")
         written = f"[{name}]" if ":" in name else name
         allowed = f"{written}:{port}" in self._policy.allow
         if not allowed and port not in (80, 443):
@@ -315,7 +320,8 @@ class Fetcher:
         An address we may connect to for this target.
 
         Raises:
-            FetchError: there is none, or one of them is not public.
+            Unreachable: there is none.
+            Forbidden: one of them is not public.
         """
         host = target.url.raw_host.decode("ascii").strip("[]")
         async with asyncio.timeout(self._policy.timeout_s):
@@ -324,7 +330,7 @@ class Fetcher:
             raise Unreachable("the name has no address")
         for address in addresses:
             if not target.allowed and is_forbidden(address):
-                raise FetchError(f"{address} is not public (PENSTOCK_FETCH_ALLOW)")
+                raise Forbidden(f"{address} is not public (PENSTOCK_FETCH_ALLOW)")
         return addresses[0]
 
 

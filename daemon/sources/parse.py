@@ -230,7 +230,12 @@ def _item(entry: Mapping[str, Any]) -> Item | None:
 
 
 def is_web(url: str) -> bool:
-    """Whether it is an address that a page can have, and not too long to be one."""
+    """
+    Whether it is an address that a page can have, and not too long to be one.
+
+    One with a name before its host, as in https://known.example@other.example, shows another host
+    than it has.
+    """
     if len(url) > URL_MAX:
         return False
     try:
@@ -238,7 +243,8 @@ def is_web(url: str) -> bool:
     except ValueError:
         return False
     whole = not any(character.isspace() or text.is_hidden(character) for character in url)
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and whole
+    plain = whole and parts.username is None
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain
 
 
 def _time(parsed: tuple[int, ...] | None) -> datetime | None:

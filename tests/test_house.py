@@ -447,6 +447,12 @@ CASES = [
         "[1]: https://evil.example",
         "[S1](https://evil.example)",
         "[x](//evil.example)",
+        # Dev.to's Markdown takes these for links, CommonMark for text.
+        "[x](//evil.example/a b)",
+        "[x](<//evil.example/a b)",
+        "x_www.evil.example/a",
+        "so.www.evil.example/a",
+        "**us**www.evil.example/a",
         "[x](/path)",
         "[x](mailto:a@b.example)",
         "<a@b.example>",
@@ -471,6 +477,38 @@ CASES = [
         "- > [x](https://evil.example)",
         "| [x](https://evil.example) |\n|---|\n| y |",
     ),
+    # Code is code at Dev.to as well, and nothing else is.
+    *keeps(
+        "code_is_plain",
+        "```python\ndef f(x): ...\n```",
+        "```c++\nint x;\n```",
+        "1. Run it:\n\n   ```bash\n   ls\n   ```\n\n2. Look.",
+        "> ```\n> ls\n> ```",
+        "Use `a | b`, ``c`` and `x_y` in snake_case.",
+        "| a | b |\n|---|---|\n| `c` | d \\| e |",
+        "**Bold** and `2**3`, *so* `a*b`.",
+    ),
+    *breaks(
+        "code_is_plain",
+        # Two words for a language make it a paragraph, and its end a beginning.
+        "```bash see https://evil.example, ask @ada\nls\n```",
+        "```bash\nls\n````",
+        "```\nls",
+        "````\n```\n![x](y) @ada\n```\n````",
+        "~~~\n@ada\n~~~",
+        "```\n~~~\n```",
+        "- item\n\n      @ada <b>x</b>",
+        "` a ``` b `` <b>x</b> @ada `",
+        "`` a`b ``",
+        "```x``` y",
+        "a `b",
+        "a ``` b",
+        "**`**@ada`",
+        "| a | b |\n|---|---|\n| `x \\| @ada` | c |",
+        "a|b\n-|-\nc|d|@ada",
+        "`a\n@ada`",
+        "On it[^1].\n\n[^1]: See below.",
+    ),
     # What a platform would act on is left out, each kind by its own rule.
     *keeps("no_html", "```\n<script>\n```", "Use `<b>`.", "5 < 6 > 4 & a <- b, {x}, 100 %",
            "Write \\<b\\> or &lt;b&gt;.", "| a | b |\n|---|---|\n| c | d |", "a <3 b, if a<b"),
@@ -488,6 +526,7 @@ CASES = [
         "<svg onload=alert(1)>",
         "<details><summary>x</summary>",
         "a <!-- never closed",
+        "a <b //x> c",
     ),
     *keeps("no_images", "```\n![x](y)\n```", "`![x](y)`", "So it is! [S1]"),
     *breaks(
@@ -564,6 +603,10 @@ CASES = [
         "/@ada",
         "@@ada",
         "by`x`@ada",
+        # A sign of Markdown ends the word before it.
+        "**Bob**@ada",
+        "[one](https://one.example/a)@ada",
+        "Bob\\@ada",
         "## @ada",
         "| @ada |\n|---|",
         "> @ada",
@@ -1018,6 +1061,10 @@ MENDED = {
     "comments in code": ("```\n# a\n### b\n```", "```\n# a\n### b\n```"),
     "comments in other code": ("~~~sh\n# a\n```\n# b\n~~~", "~~~sh\n# a\n```\n# b\n~~~"),
     "comments in longer fences": ("````\n```\n# a\n````\n\n# b", "````\n```\n# a\n````\n\n## b"),
+    "what stands behind a fence's language": (
+        '```py title="a" {1}\nx\n```\n\n> ```sh x\n> y\n> ```',
+        "```py\nx\n```\n\n> ```sh\n> y\n> ```",
+    ),
     "code that begins the text": ("    code\n\nText.", "    code\n\nText."),
 }
 

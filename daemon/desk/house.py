@@ -42,6 +42,7 @@ from daemon.desk.rules.grounds import (
     something_is_cited,
 )
 from daemon.desk.rules.markup import (
+    code_is_plain,
     head_is_plain,
     links_are_known,
     no_contacts,
@@ -56,6 +57,7 @@ from daemon.desk.rules.secrecy import no_instructions, no_secret
 
 # What no text may have, whoever put it there.
 _AS_IT_IS_SHOWN: tuple[Rule, ...] = (
+    code_is_plain,
     no_html,
     no_images,
     no_front_matter,

@@ -2,8 +2,8 @@
 A manuscript's Markdown, read once: what a reader will see, and what a platform will make of it.
 
 CommonMark is read by markdown-it. Dev.to's Redcarpet differs in places that matter to the rules
-(it takes `[x] (address)` for a link and shields code from Liquid by a pattern of its own); those
-are named here, with what they are.
+(it takes `[x] (address)` for a link, some code for prose, and shields code from Liquid by a pattern
+of its own); those are named here, with what they are.
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ from typing import Any
 CITATION = re.compile(r"\[S(\d+)\]")
 # Forem pages \B@[a-z0-9_-]+ in a text node, and its \B is one of ASCII.
 PAGES = re.compile(r"(?<![A-Za-z0-9_])@(?=[\w-])")
-_URL = re.compile(r"(?:(?:https?|ftp)://|(?<![\w.])www\.)[^\s<>()\[\]\"'`]+", re.IGNORECASE)
+_URL = re.compile(r"(?:(?:https?|ftp)://|(?<![^\W_])www\.)[^\s<>()\[\]\"'`]+", re.IGNORECASE)
 # From the beginning of a run only, so that a long one is read once.
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]+(?:\.[\w-]+)+")
 # Redcarpet collects these wherever a line begins so, and lets the last of two win.
 _DEFINITION = re.compile(r"^[ ]{0,3}\[[^\]\n]+\]:\s*<?(\S*[:/.]\S*?)>?(?:\s|$)", re.MULTILINE)
-# Redcarpet lets space stand between the brackets of a link; an address has one of these signs.
+# Redcarpet lets space stand between the brackets of a link, and in its address, which has one of
+# these signs.
 _LOOSE_LINK = re.compile(r"\][ \t\n]+\(\s*<?([^)\s]*[:/][^)\s]*)")
 # What Forem shields from Liquid (markdown_processor/parser.rb): between two of these, the first
 # that fits; the least it must have between them.
 _SHIELDS = (("~~~", 0), ("```", 0), ("``", 1), ("`", 1))
 _SHIELD = re.compile(r"~~~|`")
+_LEFT_LINK = re.compile(r"\]\(\s*<?([^)\s]*[:/][^)\s]*)")
 _CODE = ("code_block", "fence")
+_FENCE = re.compile(r"```|~~~")
+_BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
+_OPENS = re.compile(r"(?<![^\W_])([*_~])\1*(?=\S)")
+_BACKTICKS = re.compile(r"`+|~~~+")
+_FOOTNOTE = re.compile(r"^[ \t>]*\[\^[^\]\n]+\]:", re.MULTILINE)
+_LANGUAGE = re.compile(r"[\w+#.,-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,10 @@ class Reading:
         images: addresses of images, or their words where they have none.
         headings: levels, in order.
         unescaped: text outside code whose signs were written as themselves.
+        apart: text outside code with a space wherever Markdown has a sign, which platforms that
+            look for names and addresses later take for an end of the word.
+        misread: code that Redcarpet takes for prose, and what it takes for code, a footnote or
+            no table.
     """
 
     blocks: Sequence[Block]
@@ -88,6 +100,8 @@ class Reading:
     images: Sequence[str]
     headings: Sequence[int]
     unescaped: str
+    apart: str
+    misread: Sequence[str]
 
     @property
     def spoken(self) -> str:
@@ -107,21 +121,26 @@ def read(markdown: str) -> Reading:
     tokens = parser().parse(markdown, env)
     every = [token for block in tokens for token in (block, *(block.children or ()))]
     blocks = list(_blocks(tokens))
-    unescaped = "\n".join(
-        "".join(c.content if c.type == "text" else " " for c in token.children or ())
-        for token in tokens
-        if token.type == "inline"
-    )
+    inline = [token.children or () for token in tokens if token.type == "inline"]
+    unescaped = "\n".join("".join(map(_as_written, children)) for children in inline)
+    apart = "\n".join("".join(map(_set_apart, children)) for children in inline)
     spoken = "\n".join(block.spoken for block in blocks)
+    raw = _without_fences(tokens, markdown)
     return Reading(
         blocks=blocks,
         code=[token.content for token in tokens if token.type in _CODE],
-        links=list(dict.fromkeys(_links(every, env, spoken, _without_fences(tokens, markdown)))),
+        links=list(dict.fromkeys([
+            *_links(every, env, raw),
+            *(match[1] for match in _LEFT_LINK.finditer(unescaped)),
+            *addresses_in(spoken), *addresses_in(apart),
+        ])),
         html=[token.content for token in every if token.type in ("html_block", "html_inline")],
         images=[str(t.attrGet("src") or t.content) for t in every if t.type == "image"],
         headings=[int(token.tag[1:]) for token in tokens if token.type == "heading_open"],
         unescaped=unescaped,
-    )
+        apart=apart,
+        misread=[*_misread(tokens, markdown.split("\n")), *_FOOTNOTE.findall(raw)],
+    )  # fmt: skip
 
 
 def open_to_liquid(markdown: str) -> str:
@@ -296,7 +315,57 @@ def _shown(children: Sequence[Any] | None, code: Callable[[str], str]) -> str:
     return " ".join(["".join(out), *titles])
 
 
-def _links(every: Sequence[Any], env: dict[str, Any], spoken: str, raw: str) -> Iterator[str]:
+def _as_written(child: Any) -> str:
+    return str(child.content) if child.type == "text" else " "
+
+
+def _set_apart(child: Any) -> str:
+    # An escape or an entity is a sign, and what it stands for.
+    escaped = f" {child.content}" if child.type == "text_special" else " "
+    return str(child.content) if child.type == "text" else escaped
+
+
+def _misread(tokens: Sequence[Any], lines: Sequence[str]) -> Iterator[str]:
+    """
+    Code of which Redcarpet, or what shields it from Liquid, makes something else.
+
+    It knows no block by its indent in a list, nor a language of two words; it looks for the same
+    signs in code as well, and shows what stands beyond a table where it sees none.
+    """
+    table = columns = 0
+    for token in tokens:
+        table += _step(token, "table")
+        columns = 0 if token.type == "table_open" else columns + (token.type == "th_open")
+        if token.type == "tr_open" and columns:
+            row = lines[token.map[0]].strip(" \t>|")
+            if len(_BETWEEN_CELLS.split(row)) > columns:
+                yield row
+        elif token.type == "code_block":
+            yield token.content
+        elif token.type == "fence":
+            first, end = token.map
+            closed = end - first > 1 and lines[end - 1].strip(" \t>") == "```"
+            plain = token.markup == "```" and _LANGUAGE.fullmatch(token.info.strip())
+            if not closed or not plain or _FENCE.search(token.content):
+                yield f"{token.markup}{token.info}\n{token.content}"
+        elif token.type == "inline":
+            yield from _misread_inline(token, in_table=table > 0)
+
+
+def _misread_inline(token: Any, *, in_table: bool) -> Iterator[str]:
+    # Of what is left over, a sign that may open an emphasis ends at its like, in code as well.
+    text = "".join(child.content if child.type == "text" else "x" for child in token.children)
+    taken = {"`", *(match[1] for match in _OPENS.finditer(text)), *("|" if in_table else "")}
+    for child in token.children:
+        if child.type != "code_inline":
+            yield from _BACKTICKS.findall(child.content)
+        elif taken & set(child.content) or len(child.markup) > 2:
+            yield child.content
+    # Code from one line into the next may be cut by what the next begins with.
+    yield from (line for line in token.content.split("\n") if len(_BACKTICKS.findall(line)) % 2)
+
+
+def _links(every: Sequence[Any], env: dict[str, Any], raw: str) -> Iterator[str]:
     for token in every:
         if token.type == "link_open":
             yield str(token.attrGet("href") or "")
@@ -304,7 +373,6 @@ def _links(every: Sequence[Any], env: dict[str, Any], spoken: str, raw: str) -> 
         yield str(reference["href"])
     for pattern in (_DEFINITION, _LOOSE_LINK):
         yield from (match[1] for match in pattern.finditer(raw))
-    yield from addresses_in(spoken)
 
 
 def _without_fences(tokens: Sequence[Any], markdown: str) -> str:

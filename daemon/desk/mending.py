@@ -23,6 +23,8 @@ _CITATION_GROUP = re.compile(r"\[\s*(S\d+(?:\s*[,;&]\s*S\d+)+)\s*\]", re.IGNOREC
 # A citation that was given an address of the model's own: the desk knows where S1 leads.
 _LINKED_CITATION = re.compile(r"\[S(\d+)\]\((?:[a-z]+:|/|#)[^()\s]*\)", re.IGNORECASE)
 _HEADING = re.compile(r"(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)*[ \t]*")
+# What stands behind a fence's language: titles, lines to mark.
+_FENCE_EXTRAS = re.compile(r"^([ \t>]*`{3,}[ \t]*)([^\s`]+)[ \t][^`\n]*$", re.MULTILINE)
 _SEPARATORS = str.maketrans({"\u2028": "\n", "\u2029": "\n", "\x85": "\n"})
 
 
@@ -35,6 +37,7 @@ def mended(manuscript: Manuscript) -> Manuscript:
         # Beside citations in brackets, (S3) is Amazon's.
         markdown = _ROUND_CITATION.sub(r"[S\1]", markdown)
     markdown = _LINKED_CITATION.sub(r"[S\1]", markdown)
+    markdown = _FENCE_EXTRAS.sub(r"\1\2", markdown)
     title = one_line(manuscript.title)
     markdown = _level_headings(markdown, title)
     return replace(

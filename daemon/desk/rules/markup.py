@@ -16,7 +16,7 @@ _FRONT_MATTER = re.compile(r"[\s\ufeff]*(?:-{3,}|\+{3,}|;{3,})")
 # What CommonMark leaves as text for want of an end, and a laxer reader does not.
 _UNCLOSED_TAG = re.compile(r"<(?:/[a-zA-Z]|[a-zA-Z][\w-]*(?:\s+[\w:-]+\s*=|/)|!--|!\[CDATA|\?\w)")
 _HEAD_LINK = re.compile(r"\]\s{0,9}[(\[]|^\s*\[[^\]]*\]:|!\[")
-_HEAD_TAG = re.compile(rf"<[a-zA-Z/!?][^<>]*>|{_UNCLOSED_TAG.pattern}")
+_TAG = re.compile(rf"<[a-zA-Z/!?][^<>]*>|{_UNCLOSED_TAG.pattern}")
 # Redcarpet lets space stand between the brackets of an image.
 _LOOSE_IMAGE = re.compile(r"!\[[^\]\n]{0,300}\]\s*[(\[]")
 
@@ -39,7 +39,7 @@ def head_is_plain(manuscript: Manuscript, context: Context) -> Iterator[Finding]
         reach = [*addresses_in(plain), *bare, *contacts_in(plain)]
         if link := _HEAD_LINK.search(plain):
             what = f"“{around(plain, link.start(), link.end())}”, which is a link or an image"
-        elif tag := _HEAD_TAG.search(plain):
+        elif tag := _TAG.search(plain):
             what = f"“{around(plain, tag.start(), tag.end())}”, which is raw HTML"
         elif reach:
             what = f"“{excerpt(reach[0])}”, which sends readers elsewhere"
@@ -60,7 +60,7 @@ def no_html(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """No raw HTML: no element, comment, CDATA or processing instruction, closed or not."""
     reading = read(manuscript.markdown)
     found = reading.html[0] if reading.html else None
-    if found is None and (tag := _UNCLOSED_TAG.search(reading.unescaped)):
+    if found is None and (tag := _TAG.search(reading.unescaped)):
         found = around(reading.unescaped, tag.start(), tag.end())
     if found is not None:
         yield Finding(
@@ -75,6 +75,17 @@ def no_images(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     loose = _LOOSE_IMAGE.search(reading.unescaped)
     for image in [*reading.images, *([loose[0]] if loose else [])][:1]:
         yield Finding("images", f"it has an image, “{excerpt(image)}”; remove it")
+
+
+def code_is_plain(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """Code is written so that every platform takes it for code, and nothing else for it."""
+    for code in read(manuscript.markdown).misread[:1]:
+        yield Finding(
+            "code",
+            f"“{excerpt(code)}” is read otherwise by some platforms; put a block of code between"
+            " lines of three backticks, with at most one word behind the first, leave backticks"
+            " out of code, and write no footnotes",
+        )
 
 
 def no_front_matter(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
@@ -104,7 +115,8 @@ def no_liquid(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
 def no_mentions(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """No @mention, in whatever form of the sign: it would page somebody."""
     head = (manuscript.title, manuscript.description, *manuscript.tags)
-    for text in (*head, read(manuscript.markdown).spoken):
+    reading = read(manuscript.markdown)
+    for text in (*head, reading.spoken, reading.apart):
         plain = unicodedata.normalize("NFKC", text)
         if mention := PAGES.search(plain):
             yield Finding(

@@ -196,6 +196,11 @@ def test_every_number_of_a_statement_stands_in_its_quote(
         ("1e6", {"1e6"}),
         ("the 90s, in 2026.", {"90", "2026"}),
         ("１２ full-width", {"12"}),
+        ("人口は3,500人、約1 000人", {"3500", "1000"}),
+        ("인구는5000명 ב2024 ราคา๕๐๐บาท", {"5000", "2024", "500"}),
+        ("5k円と1e6個", {"5000", "1e6"}),
+        ("新しいPS5とIPv6", set()),
+        ("EUR5,000.50, 約USD5k, but NEUR5 and EURO5", {"5000.50", "5000"}),
         ("none", set()),
         ("", set()),
     ],
@@ -542,6 +547,9 @@ def test_a_negation_in_another_clause_governs_nothing_here() -> None:
         ("It fell to -5 degrees at night", "It fell to 5 degrees below zero.", True),
         ("It rose to 5 degrees at night", "It fell to -5 degrees.", False),
         ("It took 1 000 steps in all", "It took 1000 steps.", True),
+        ("新版は2024年に公開された", "公開年は2024年。", True),
+        ("新版は2024年に公開された", "公開年は2025年。", False),
+        ("新版はPS5で2024年に公開された", "公開年は2024年、PS4で。", False),
     ],
 )
 def test_a_number_holds_with_its_size_and_sign(quote: str, statement: str, holds: bool) -> None:

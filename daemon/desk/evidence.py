@@ -452,7 +452,9 @@ def _unknown_names(said: str, text: str) -> list[str]:
     for found in _NAME.finditer(said):
         name = found[0].removesuffix("'s").rstrip(".")
         starts = re.search(r"(?:^|[.!?:]\s*|[\"'(\[*]\s*)\Z", said[: found.start()]) is not None
-        digits = any(c.isdigit() for c in name) and not re.fullmatch(r"[vV]?[\d.]+\w?", name)
+        # Letters without case beside a number are words beside it: 人口は3500万.
+        cased = name.upper() != name.lower() and not re.fullmatch(r"[vV]?[\d.]+\w?", name)
+        digits = cased and any(c.isdigit() for c in name)
         capital = name[0].isupper() and not starts and english and len(name) > 1
         if not (digits or capital):
             continue

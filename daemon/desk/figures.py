@@ -23,12 +23,21 @@ _SCALES = {
     "milliards": 10**9, "milliarden": 10**9, "mrd": 10**9, "trillion": 10**12,
     "trillions": 10**12,
 }  # fmt: skip
-# Digits behind a letter (IPv6, S3) are part of a name; behind a v alone they are a version.
+# A number right beside a letter without case is in no name for that, as it would be in IPv6:
+# Hebrew to Myanmar, Hangul, Ethiopic, Khmer, Kana and Han.
+_CASELESS = (
+    r"\u0590-\u109f\u1100-\u139f\u1780-\u17ff\u3005-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+)
+_INNER = rf"[^\W{_CASELESS}]"
+_CURRENCIES = "EUR|USD|GBP|CHF|JPY|CNY|INR|CAD|AUD|SEK|NOK|DKK|PLN"
+# Digits behind a letter (IPv6, S3) are part of a name; behind a v alone they are a version, and
+# behind a currency an amount.
 _NUMBER = re.compile(
-    r"(?<![^\W_])(?<!\w_)(?<!\d[.,])(?:[vV](?=\d))?"
+    rf"(?:(?<![^\W_{_CASELESS}])|(?<=(?<!{_INNER})(?:{_CURRENCIES})))"
+    r"(?<!\w_)(?<!\d[.,])(?:[vV](?=\d))?"
     r"(?P<sign>(?<![-\w)\]])-(?=[\d.]))?"
-    r"(?P<figure>(?:\d+ )?\d+⁄\d+|\d+(?:[.,]\d+)*(?:[eE][+-]?\d+(?!\w))?|\.\d+)"
-    rf"(?:(?P<thousands>[kK](?!\w))|[ -]?(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
+    rf"(?P<figure>(?:\d+ )?\d+⁄\d+|\d+(?:[.,]\d+)*(?:[eE][+-]?\d+(?!{_INNER}))?|\.\d+)"
+    rf"(?:(?P<thousands>[kK](?!{_INNER}))|[ -]?(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
     r"(?P<percent>\s?(?:%|percent\b|per cent\b|percentage points?\b|Prozent\b|pour ?cent\b))?"
 )
 # Names with a number in them: SHA-256, 64-bit, 24/7.
@@ -54,7 +63,7 @@ _SPELT_RUN = re.compile(
     re.IGNORECASE,
 )
 _THOUSANDS = re.compile(r"(?<=\d)[,'’](?=\d{3}(?!\d))")
-_SPACED = re.compile(r"(?<![\d.,])(?<!\w)[1-9]\d{0,2}(?: \d{3})+(?![\d])(?![.,]\d)")
+_SPACED = re.compile(rf"(?<![\d.,])(?<!{_INNER})[1-9]\d{{0,2}}(?: \d{{3}})+(?![\d])(?![.,]\d)")
 
 
 def numbers(text: str) -> frozenset[str]:

@@ -23,6 +23,8 @@ _SCALES = {
     "milliards": 10**9, "milliarden": 10**9, "mrd": 10**9, "trillion": 10**12,
     "trillions": 10**12,
 }  # fmt: skip
+# Right behind a number; elsewhere these are letters like any other.
+_LETTERS = {"k": 1_000, "K": 1_000, "M": 10**6, "B": 10**9, "T": 10**12}
 # A number right beside a letter without case is in no name for that, as it would be in IPv6:
 # Hebrew to Myanmar, Hangul, Ethiopic, Khmer, Kana and Han.
 _CASELESS = (
@@ -37,7 +39,8 @@ _NUMBER = re.compile(
     r"(?<!\w_)(?<!\d[.,])(?:[vV](?=\d))?"
     r"(?P<sign>(?<![-\w)\]])-(?=[\d.]))?"
     rf"(?P<figure>(?:\d+ )?\d+⁄\d+|\d+(?:[.,]\d+)*(?:[eE][+-]?\d+(?!{_INNER}))?|\.\d+)"
-    rf"(?:(?P<thousands>[kK](?!{_INNER}))|[ -]?(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
+    rf"(?:(?P<letter>[{''.join(_LETTERS)}](?!{_INNER}))"
+    rf"|[ -]?(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
     r"(?P<percent>\s?(?:%|percent\b|per cent\b|percentage points?\b|Prozent\b|pour ?cent\b))?"
 )
 # Names with a number in them: SHA-256, 64-bit, 24/7.
@@ -129,7 +132,7 @@ def _figures(text: str, *, as_ranges: bool = True) -> list[_Figure]:
     found: list[_Figure] = []
     following: tuple[_Figure, int] | None = None
     for match in reversed(list(_NUMBER.finditer(text))):
-        scale = 1_000 if match["thousands"] else _SCALES.get((match["scale"] or "").casefold(), 1)
+        scale = _LETTERS.get(match["letter"]) or _SCALES.get((match["scale"] or "").casefold(), 1)
         percent = match["percent"] is not None
         figure = _Figure(match["figure"], match["sign"] is not None, percent, scale)
         # 5 to 10 % is 5 % to 10 %.

@@ -204,6 +204,8 @@ CASES = [
          context={"claims": (*CLAIMS, Claim("", "It was 2 million in all, 7B by name", "S3"))}),
     Case("numbers_are_quoted", False, "It was 2B [S3].",
          context={"claims": (*CLAIMS, Claim("", "It was 2M in all, they say", "S3"))}),
+    Case("numbers_are_quoted", True, "It was 5 °C on 3 May 2024 [S3].",
+         context={"claims": (*CLAIMS, Claim("", "It fell to –5 °C on 2024-05-03", "S3"))}),
     Case("numbers_are_quoted", False, "It was 2 billion [S3].",
          context={"claims": (*CLAIMS, Claim("", "It was 2 million in all", "S3"))}),
     *keeps("numbers_in_code_are_sourced", "```\nwait(350)\nreturn 0\n```", "```\nx[1]\n```"),

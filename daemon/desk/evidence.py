@@ -129,6 +129,11 @@ _NAME = re.compile(r"(?<![\w'.-])[^\W\d_]\w*(?:[.&+-]\w+)*")
 # Where nouns have capitals, a capital tells no name; a text with one of these has no such nouns.
 _ENGLISH = _listed("the of and is are to that with a an has have for by it from as")
 _SQUEEZED_MIN = 4
+_DATE = re.compile(r"(?<![\w-])\d{4}-(0[1-9]|1[0-2])-\d\d(?![\d-])")
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september",
+    "october", "november", "december",
+)  # fmt: skip
 # A slip loses and misspells words; of its own it adds no more than these.
 _SLIGHT = _listed("a an the that and also its")
 _PREFIXES = (
@@ -210,7 +215,9 @@ def _objection(claim: Claim, text: str, title: str | None) -> str | None:
     if foreign := stated(stating) - borne_out(alike(claim.quote)):
         return f"the quote does not have {', '.join(sorted(foreign))}"
     named = _ATTRIBUTION.sub("", said) if title is None else said
-    if names := _unknown_names(named, f"{title or ''}\n{text}"):
+    dated = _months(claim.quote)
+    unknown = _unknown_names(named, f"{title or ''}\n{text}")
+    if names := [name for name in unknown if name.casefold() not in dated]:
         return f"{', '.join(names)} is not in the source"
     return _turned(said, alike(whole))
 
@@ -466,6 +473,12 @@ def _unknown_names(said: str, text: str) -> list[str]:
                 unknown.append(name)
                 break
     return list(dict.fromkeys(unknown))
+
+
+def _months(quote: str) -> frozenset[str]:
+    """The names of the months of its dates in digits, in full and in three letters."""
+    names = [_MONTHS[int(month) - 1] for month in _DATE.findall(alike(quote))]
+    return frozenset(names) | {name[:3] for name in names}
 
 
 @lru_cache(maxsize=_PAGES_KEPT)

@@ -126,6 +126,9 @@ class _Figure:
         yield replace(self, negative=False).shown()
         yield replace(self, percent=False).shown()
         yield replace(self, negative=False, percent=False).shown()
+        # The 03 of 2024-12-03 is its third day.
+        if re.fullmatch(r"0[1-9]", self.digits):
+            yield from replace(self, digits=self.digits[1]).forms()
 
 
 def _figures(text: str, *, as_ranges: bool = True) -> list[_Figure]:

@@ -66,6 +66,7 @@ _SPELT_RUN = re.compile(
     re.IGNORECASE,
 )
 _THOUSANDS = re.compile(r"(?<=\d)[,'’](?=\d{3}(?!\d))")
+_MINUS = re.compile(r"(?<![^\s(])–(?=[\d.])")
 _SPACED = re.compile(rf"(?<![\d.,])(?<!{_INNER})[1-9]\d{{0,2}}(?: \d{{3}})+(?![\d])(?![.,]\d)")
 
 
@@ -106,6 +107,7 @@ def normalised(text: str) -> str:
     """Text with decimal digits of any script as ASCII, and no separators in thousands."""
     plain = text if text.isascii() else "".join(map(_plain, text))
     plain = unicodedata.normalize("NFKC", plain)
+    plain = _MINUS.sub("-", plain)
     plain = _SPACED.sub(lambda found: found[0].replace(" ", ""), plain)
     return _THOUSANDS.sub("", plain)
 

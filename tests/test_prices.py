@@ -376,7 +376,19 @@ def test_a_reported_cost_wins_and_ours_is_kept_beside_it(stage: Stage) -> None:
         assert attempt.cost_micro < attempt.own_cost_micro
 
 
-def test_the_operators_own_price_stands_by_whatever_name_a_model_answers(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("lines", "counts"),
+    [
+        ("llm/gpt-4o=10,5,40", "gpt-4o"),
+        ("llm/gpt-4o=10,5,40;llm/*=0,0,0", "gpt-4o"),
+        ("llm/gpt-4o=10,5,40;llm/gpt-4o-2024-08-06=9,4,30;llm/*=0,0,0", "gpt-4o-2024-08-06"),
+        ("llm/*=10,5,40", "gpt-4o"),
+        ("llm/*=0,0,0;llm/gpt-4o-2024-08-06=9,4,30", "gpt-4o-2024-08-06"),
+    ],
+)
+def test_the_operators_own_price_stands_by_whatever_name_a_model_answers(
+    stage: Stage, lines: str, counts: str
+) -> None:
     used = Usage(1000, 0, 500)
 
     class Dated:
@@ -389,9 +401,10 @@ def test_the_operators_own_price_stands_by_whatever_name_a_model_answers(stage: 
             dated = "gpt-4o-2024-08-06"
             return ModelReply(Outcome.OK, 200, text="{}", model_returned=dated, usage=used)
 
-    book = PriceBook(parse_prices("llm/gpt-4o=10,5,40"), OPENAI)
-    own = book.price(Rung("llm", "gpt-4o"), NOW)
-    assert book.price(Rung("llm", "gpt-4o-2024-08-06"), NOW).cost(used) < own.cost(used)
+    book = PriceBook(parse_prices(lines), OPENAI)
+    own = book.price(Rung("llm", counts), NOW)
+    listed = PriceBook({}, OPENAI).price(Rung("llm", "gpt-4o-2024-08-06"), NOW)
+    assert listed.cost(used) < own.cost(used)
 
     async def call(database: Database) -> None:
         clock = stage.time.clock

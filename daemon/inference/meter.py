@@ -217,12 +217,14 @@ class Meter:
         if reply.model_returned in (None, asked.model):
             return price
         returned = Rung(asked.provider, str(reply.model_returned))
+        if price.source == OWN:
+            # A model is asked for by one name and answers by another: no list overrides the
+            # operator, and no `provider/*` what may be their line for the name asked for.
+            return self._prices.own.get(str(returned), price)
         try:
-            found = self._prices.price(returned, self._clock.now())
+            return self._prices.price(returned, self._clock.now())
         except UnknownPrice:
             return price
-        # A model is asked for by one name and answers by another: no list overrides the operator.
-        return price if price.source == OWN != found.source else found
 
 
 def limits(policy: Policy, purpose: Purpose, now: datetime) -> store.Limits:

@@ -37,6 +37,7 @@ class Kind(StrEnum):
     LAPSED = "lapsed"
     GONE = "gone"
     EXPIRED = "expired"
+    OVERRUN = "overrun"
     BOOKS = "books"
     UNCONFIRMED = "unconfirmed"
     FUNDS = "funds"
@@ -49,7 +50,7 @@ class Kind(StrEnum):
     @property
     def of_event(self) -> bool:
         """Whether it happened and is over, rather than lasts."""
-        return self in (Kind.REFUSED, Kind.LAPSED, Kind.GONE, Kind.EXPIRED)
+        return self in (Kind.REFUSED, Kind.LAPSED, Kind.GONE, Kind.EXPIRED, Kind.OVERRUN)
 
 
 class Alert(SQLModel, table=True):

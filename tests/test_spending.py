@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import estimate, journal
+from daemon import alerts, estimate, journal
 from daemon.app import opened_database, opened_for_work, opened_parts
 from daemon.books import Books
 from daemon.clock import SystemClock
@@ -296,6 +296,17 @@ def test_a_rest_begins_after_three_failures_and_ends_when_its_time_has_come(
     report = one.once()
     assert report.outcome is RunOutcome.PUBLISHED, report.reason
     one.judge()
+
+
+def test_a_model_that_bills_above_its_price_is_told_of(stage: MakeStage) -> None:
+    one = stage(PENSTOCK_PRICES="llm/good=0.01,0.001,0.05")
+    one.model.misbehave("reported_cost", schema="plan")
+    report = one.once()
+    (dear,) = [a for a in asked(one) if a.cost_micro > a.own_cost_micro]
+    with one.reading() as tx:
+        (alert,) = alerts.standing(tx, one.time.clock.now())
+    assert (alert.kind, alert.key, alert.run) == ("overrun", "overrun:llm/good", report.run)
+    assert alert.message.startswith(f"llm/good billed {MicroCredits(dear.cost_micro)} for")
 
 
 def test_a_used_up_account_rests_no_longer_where_the_clock_is_set_back(stage: MakeStage) -> None:

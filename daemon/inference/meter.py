@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from daemon import alerts
 from daemon.books import Books
 from daemon.clock import Clock
 from daemon.control import Gate
@@ -98,7 +99,7 @@ class Meter:
         started = self._clock.monotonic()
         try:
             reply = await self._models[request.rung.provider].send(request)
-            await self._settle(attempt, request.rung, price, reply, started, on_settled)
+            await self._settle(purpose, attempt, request.rung, price, reply, started, on_settled)
         finally:
             del siblings[attempt]
             self._settled.set()
@@ -170,6 +171,7 @@ class Meter:
 
     async def _settle(
         self,
+        purpose: Purpose,
         attempt: str,
         rung: Rung,
         price: Price,
@@ -195,8 +197,14 @@ class Meter:
                 own = billed.cost(reply.usage) if reply.usage else None
                 actual = reply.reported_cost if reply.reported_cost is not None else own
                 assert actual is not None, "an answer without usage or cost is no OK"
-                if store.settle(tx, hold, actual=actual, at=now):
+                overrun = store.settle(tx, hold, actual=actual, at=now)
+                if overrun:
                     self.rested.add(rung)
+                    said = (
+                        f"{rung} billed {actual} for a request that its price allows"
+                        f" {actual - overrun} at most; it rests until a restart or a reload"
+                    )
+                    alerts.sound(tx, alerts.Kind.OVERRUN, str(rung), said, at=now, run=purpose.run)
                 record |= {
                     "cost_micro": actual.micro,
                     "own_cost_micro": own.micro if own is not None else None,

@@ -31,7 +31,8 @@ WAITS_A_DAY = re.compile("logged in to|by this password")
 # What waits for a person stands until then; and where nothing came out for long, that is true.
 STANDS = ("approval", "silent")
 # What happened and is over is news for a week, and forgotten soon after.
-EVENTS, NEWS_FOR = ("refused", "lapsed", "gone", "expired"), timedelta(days=7, hours=2)
+EVENTS = ("refused", "lapsed", "gone", "expired", "overrun")
+NEWS_FOR = timedelta(days=7, hours=2)
 OWN = ("https://dev.to/penstock/", "https://notes.example")
 _LINK = re.compile(r"https?://[^\s()\"'<>\]]+")
 # What stands before a citation, back to the one before it or the beginning of the line.

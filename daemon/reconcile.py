@@ -27,6 +27,7 @@ from daemon.inference.port import Endpoint, Outcome
 from daemon.press import Press
 from daemon.progress import Progress
 from ledger import posting, store
+from ledger.errors import InvalidAmount
 from ledger.money import ZERO, MicroCredits
 from ledger.posting import OpenHold
 from ledger.rules import Code
@@ -44,7 +45,8 @@ class HoldFound:
     What became of one hold of unknown outcome.
 
     Args:
-        state: `settled`, `voided`, `uncertain` (charged in full), `corrected`, or `pending`.
+        state: `settled`, `voided`, `uncertain` (charged in full), `corrected`,
+            `refused` (the books have no room for the correction), or `pending`.
         cost: what is booked for it now; None while it is held.
         why: in words, for a person.
     """
@@ -239,7 +241,8 @@ class Reconciler:
             cost = await self._billing[name].cost_of(attempt.remote_id)
             if cost is not None:
                 async with self._books.write() as tx:
-                    found += self._book_answer(tx, attempt, cost)
+                    # A person may have corrected it while the provider was asked.
+                    found += self._book_answer(tx, attempts.find(tx, attempt.id), cost)
         return found
 
     def _book_answer(self, tx: Connection, attempt: Any, cost: MicroCredits) -> list[HoldFound]:
@@ -252,15 +255,20 @@ class Reconciler:
             state = "settled"
         else:
             held, state = known.amount, "corrected"
-            # What is shown for it now: a person may have corrected it meanwhile.
-            back = MicroCredits(attempt.cost_micro) - cost
+            shown = MicroCredits(attempt.cost_micro)
+            back = shown - cost
             name = f"correction:{attempt.id}"
             if known.code != Code.UNCERTAIN or not back or store.entry(tx, name) is not None:
                 return []
-            store.correct(
-                tx, id=name, account=known.debit, amount=back, at=now, memo=why, run=attempt.run,
-                attempt=attempt.id, corrects=settlement,
-            )  # fmt: skip
+            try:
+                store.correct(
+                    tx, id=name, account=known.debit, amount=back, at=now, memo=why,
+                    run=attempt.run, attempt=attempt.id, corrects=settlement,
+                )  # fmt: skip
+            except InvalidAmount as error:
+                # A person gave of it back already, and took that back by another entry.
+                why = f"{why}, {cost}, which is left to `penstock ledger adjust`: {error}"
+                return [HoldFound(attempt.hold, attempt.id, held, "refused", shown, why)]
         _cost(tx, attempt.id, cost)
         return [HoldFound(attempt.hold, attempt.id, held, state, cost, why)]
 

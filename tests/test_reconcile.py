@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 
 from daemon import journal
 from daemon.inference import attempts
+from daemon.inference.billing import Billing
 from daemon.inference.port import UsageApi
 from daemon.journal import PublicationState, RunOutcome
 from daemon.reconcile import Findings
 from ledger import audit, store
 from ledger.database import Database
-from ledger.money import ZERO
+from ledger.money import ZERO, MicroCredits
 from ledger.rules import Code
+from tests.cli_helpers import Desk
 from tests.doubles.model import Kind
 from tests.doubles.model import UsageApi as Api
 from tests.stage import Stage
@@ -196,6 +198,65 @@ def test_an_expired_charge_is_corrected_by_its_answer_once(stage: MakeStage) -> 
     assert booked(one) == one.model.billed_micro
     assert one.reconcile().holds == []
     assert booked(one) == one.model.billed_micro
+    sound(one)
+
+
+def expired(one: Stage) -> store.Entry:
+    """The charge in full of an answer that the provider can be asked about from now on."""
+    one.model.usage_api = None
+    spoil_a_draft(one, "no_usage")
+    one.once()
+    sleep(one, hours=25)
+    one.reconcile()
+    one.model.usage_api = "openrouter"
+    (uncertain,) = codes(one, Code.UNCERTAIN)
+    return uncertain
+
+
+def adjust(one: Stage, amount: MicroCredits, *, corrects: str, ref: str) -> None:
+    """As a person does, beside whatever is under way."""
+    desk = Desk(one.outbox.parent / "desk", {"PENSTOCK_STATE_DIR": str(one.outbox.parent)})
+    done = desk.run(
+        "ledger", "adjust", str(amount), "--ref", ref, "--memo", "the bill", "--corrects", corrects
+    )
+    assert done.code == 0, done.said
+
+
+def test_what_a_person_corrects_while_the_provider_is_asked_is_not_booked_twice(
+    stage: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = stage()
+    uncertain = expired(one)
+    asked = Billing.cost_of
+
+    async def cost_of(self: Billing, remote_id: str) -> MicroCredits | None:
+        cost = await asked(self, remote_id)
+        adjust(one, MicroCredits(1000), corrects=uncertain.id, ref="bill")
+        return cost
+
+    monkeypatch.setattr(Billing, "cost_of", cost_of)
+    one.reconcile()
+    assert booked(one) == one.model.billed_micro
+    with one.reading() as tx:
+        assert attempts.disagreements(tx) == []
+    sound(one)
+
+
+def test_a_correction_for_which_there_is_no_room_stops_no_other_piece_of_work(
+    stage: MakeStage,
+) -> None:
+    one = stage()
+    uncertain = expired(one)
+    half = MicroCredits(uncertain.amount.micro // 2)
+    adjust(one, half, corrects=uncertain.id, ref="a")
+    adjust(one, -half, corrects="adjustment:a", ref="b")
+    found = one.reconcile()
+    (hold,) = found.holds
+    assert (hold.state, hold.cost) == ("refused", uncertain.amount)
+    assert "ledger adjust" in hold.why
+    assert found.providers[0].note.startswith("noted where its counter stands")
+    with one.reading() as tx:
+        assert attempts.disagreements(tx) == []
     sound(one)
 
 

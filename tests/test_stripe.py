@@ -8,7 +8,7 @@ import re
 import shutil
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -584,6 +584,28 @@ def test_a_clock_that_was_ahead_is_found_out_by_the_next_collection(shop: Shop) 
     shop.collect(till, 900 * DAY)
     shop.collect(till, -800 * DAY)
     assert till.asked[-1] == START + 101 * DAY - LOOK_BACK
+
+
+@pytest.mark.parametrize(
+    ("collected", "trouble"),
+    [(True, SourceError("its certificate is not valid yet")), (True, None),
+     (False, SourceError("its certificate is not valid yet"))],
+)  # fmt: skip
+def test_a_moment_of_a_clock_that_is_behind_credits_nothing_of_the_past(
+    shop: Shop, collected: bool, trouble: SourceError | None
+) -> None:
+    till = Till()
+    till.take("500", START - 20 * DAY)
+    shop.collect(till)
+    if collected:
+        shop.collect(till, DAY)
+    till.trouble = trouble
+    for _ in range(2):
+        with nullcontext() if trouble is None else pytest.raises(SourceError):
+            shop.collect(till, -100 * DAY)
+    till.trouble = None
+    till.take("5", START + 2 * DAY)
+    assert shop.collect(till, 203 * DAY) == Collected(1, cr("5"))
 
 
 def test_each_source_counts_since_its_own_first_collection(shop: Shop) -> None:

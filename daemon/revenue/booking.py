@@ -88,7 +88,9 @@ async def collect(source: RevenueSource, books: Books, clock: Clock) -> Collecte
             total += book(tx, source.name, received[start : start + BATCH], at=clock.now())
     async with books.write() as tx:
         tx.execute(
-            _origin.update().where(_origin.c.name == source.name).values(collected_at=asked_at)
+            _origin.update()
+            .where(_origin.c.name == source.name)
+            .values(since=since, collected_at=asked_at)
         )
     return total
 
@@ -129,8 +131,8 @@ def _since(tx: Connection, source: str, at: datetime) -> tuple[datetime, datetim
         tx.execute(_origin.insert().values(name=source, since=at, collected_at=at))
         return at, at
     since: datetime = known.since
-    if since > at:
-        # It was noted by a clock that was ahead, and would leave out what comes until then.
+    # It was noted by a clock that was ahead, and would leave out what comes until then. Where a
+    # later collection has worked, this clock is the one that is wrong. Kept once it was answered.
+    if since > at and known.collected_at == since:
         since = at
-        tx.execute(_origin.update().where(_origin.c.name == source).values(since=at))
     return since, max(since, min(known.collected_at, at) - LOOK_BACK)

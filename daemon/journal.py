@@ -7,7 +7,7 @@ anywhere goes on from here and never buys an answer twice. Verbs take the open t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from daemon.inference import attempts
+from daemon.inference.ladder import Rung
 from ledger.types import Json, MicroColumn, Timestamp
 
 if TYPE_CHECKING:
@@ -533,8 +534,13 @@ def earlier_titles(tx: Connection, run: str) -> Sequence[str]:
     return tx.execute(statement.distinct()).scalars().all()
 
 
-def recent_costs(tx: Connection, tier: str) -> Sequence[int]:
-    """What the newest ten complete articles of a tier cost, in micro-credits."""
+def recent_costs(tx: Connection, tier: str, rungs: Set[tuple[str, Rung]]) -> Sequence[int]:
+    """
+    What the newest ten complete articles of a tier cost, in micro-credits.
+
+    Args:
+        rungs: by role; an article for which another was asked is left out.
+    """
     complete = and_(
         _run.c.outcome.in_([RunOutcome.PUBLISHED, RunOutcome.DRY_RUN]),
         _run.c.finished_at.is_not(None),
@@ -545,7 +551,11 @@ def recent_costs(tx: Connection, tier: str) -> Sequence[int]:
         .order_by(_run.c.started_at.desc())
         .limit(10)
     )
-    return [attempts.spent_by_run(tx, run) for run in tx.execute(newest).scalars()]
+    return [
+        attempts.spent_by_run(tx, run)
+        for run in tx.execute(newest).scalars().all()
+        if attempts.rungs_of(tx, run) <= rungs
+    ]
 
 
 def failed_with(tx: Connection, step: str, text: str) -> int:

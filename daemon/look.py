@@ -35,11 +35,13 @@ def books(tx: Connection, at: datetime) -> governor.Books:
 
 
 def history(tx: Connection, settings: Settings, at: datetime) -> governor.History:
-    """What runs cost, by tier: lately where there were any, else as planned."""
+    """What runs cost, by tier: lately where models of today made any, else as planned."""
     ladders = estimate.eligible(settings.ladders, settings.prices, settings.policy.run_budget, at)
     announces = settings.publishing.announces
     planned = estimate.planned(ladders, settings.prices, at, announces=announces)
-    lately = {tier: journal.recent_costs(tx, tier) for tier in planned}
+    # What models that are off the ladders cost would keep a cheaper one from ever being tried.
+    rungs = {(role, rung) for role, ladder in ladders.items() for rung in ladder.paid}
+    lately = {tier: journal.recent_costs(tx, tier, rungs) for tier in planned}
     return governor.History(
         cost_by_tier={
             tier: MicroCredits(divide_up(sum(costs), len(costs))) if costs else planned[tier]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import alerts, estimate, journal
+from daemon import alerts, estimate, journal, look
 from daemon.app import opened_database, opened_for_work, opened_parts
 from daemon.books import Books
 from daemon.clock import SystemClock
@@ -328,6 +328,21 @@ def test_a_used_up_account_rests_no_longer_where_the_clock_is_set_back(stage: Ma
         one.time.run(live(database))
     assert found == [RunOutcome.FAILED, RunOutcome.PUBLISHED]
     one.judge()
+
+
+def test_what_a_model_cost_that_is_off_the_ladders_counts_no_more(stage: MakeStage) -> None:
+    one = stage()
+    report = one.once()
+    tier, now = Tier(str(report.tier)), one.time.clock.now()
+    with one.reading() as tx:
+        before = look.history(tx, one.settings, now)
+        ladders = one.settings.ladders | {Role.EDIT: Ladder((CHEAP,))}
+        changed = replace(one.settings, ladders=ladders)
+        after = look.history(tx, changed, now)
+    planned = estimate.planned(ladders, one.settings.prices, now)
+    assert before.cost_by_tier[tier] == report.cost
+    assert after.cost_by_tier == planned
+    assert after.cost_by_tier[tier] != report.cost
 
 
 def test_nothing_is_planned_for_a_tier_that_costs_nothing() -> None:

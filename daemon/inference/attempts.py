@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Index, Integer, Row, Text, bindparam, func, s
 from sqlmodel import Field, SQLModel
 
 from daemon.inference import breaker
+from daemon.inference.ladder import Rung
 from ledger.types import Json, MicroColumn, Timestamp
 
 
@@ -118,6 +119,16 @@ def find(tx: Connection, id: str) -> Row[Any] | None:
 def of_run(tx: Connection, run: str) -> Sequence[Row[Any]]:
     """A run's attempts, oldest first."""
     return tx.execute(select(_attempt).where(_attempt.c.run == run).order_by(*_OLDEST_FIRST)).all()
+
+
+def rungs_of(tx: Connection, run: str) -> set[tuple[str, Rung]]:
+    """The roles of a run and the rungs that were asked in each."""
+    rows = tx.execute(
+        select(_attempt.c.role, _attempt.c.provider, _attempt.c.model)
+        .where(_attempt.c.run == run)
+        .distinct()
+    )
+    return {(row.role, Rung(row.provider, row.model)) for row in rows}
 
 
 def answered(tx: Connection, run: str, step: str) -> Sequence[Row[Any]]:

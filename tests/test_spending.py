@@ -336,7 +336,7 @@ def test_what_a_model_cost_that_is_off_the_ladders_counts_no_more(stage: MakeSta
     tier, now = Tier(str(report.tier)), one.time.clock.now()
     with one.reading() as tx:
         before = look.history(tx, one.settings, now)
-        ladders = one.settings.ladders | {Role.EDIT: Ladder((CHEAP,))}
+        ladders = {**one.settings.ladders, Role.EDIT: Ladder((CHEAP,))}
         changed = replace(one.settings, ladders=ladders)
         after = look.history(tx, changed, now)
     planned = estimate.planned(ladders, one.settings.prices, now)

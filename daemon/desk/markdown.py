@@ -125,7 +125,9 @@ def read(markdown: str) -> Reading:
     unescaped = "\n".join("".join(map(_as_written, children)) for children in inline)
     apart = "\n".join("".join(map(_set_apart, children)) for children in inline)
     spoken = "\n".join(block.spoken for block in blocks)
-    raw = _without_fences(tokens, markdown)
+    # As CommonMark counts them.
+    lines = re.split(r"\r\n?|\n", markdown)
+    raw = _without_fences(tokens, lines)
     return Reading(
         blocks=blocks,
         code=[token.content for token in tokens if token.type in _CODE],
@@ -139,7 +141,7 @@ def read(markdown: str) -> Reading:
         headings=[int(token.tag[1:]) for token in tokens if token.type == "heading_open"],
         unescaped=unescaped,
         apart=apart,
-        misread=[*_misread(tokens, markdown.split("\n")), *_FOOTNOTE.findall(raw)],
+        misread=[*_misread(tokens, lines), *_FOOTNOTE.findall(raw)],
     )  # fmt: skip
 
 
@@ -375,11 +377,11 @@ def _links(every: Sequence[Any], env: dict[str, Any], raw: str) -> Iterator[str]
         yield from (match[1] for match in pattern.finditer(raw))
 
 
-def _without_fences(tokens: Sequence[Any], markdown: str) -> str:
+def _without_fences(tokens: Sequence[Any], lines: Sequence[str]) -> str:
     """The raw text without its code blocks."""
-    lines = markdown.split("\n")
+    kept = list(lines)
     for token in tokens:
         if token.type in _CODE and token.map:
             first, end = token.map
-            lines[first:end] = [""] * (end - first)
-    return re.sub(r"`[^`\n]*`", " ", "\n".join(lines))
+            kept[first:end] = [""] * (end - first)
+    return re.sub(r"`[^`\n]*`", " ", "\n".join(kept))

@@ -43,6 +43,8 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
     settings = context.settings()
     for line in look.shortfalls(settings, context.clock.now()):
         say(f"penstock: {line}")
+    # It drops root, so it comes before the parser, which would stay root.
+    location = context.location
     # It loads its libraries while we open the books.
     world = World(parser=Confined.started())
     in_hand: str | None = None
@@ -59,7 +61,7 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
                     context.args.failure = partial(_interrupted, database, cycle.run)
 
     try:
-        with opened_for_work(context.location) as database:
+        with opened_for_work(location) as database:
             report = asyncio.run(main(database))
         context.show(document(report), human(report))
     finally:

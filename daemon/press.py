@@ -352,6 +352,9 @@ class Press:
         """Carry the stored intent out, with what was noted of it so far."""
         with self._books.read() as tx:
             current = journal.publication(tx, row.run, row.platform)
+            # It may have waited for the destination since it was looked at last.
+            if (pause := self._gate.shut(tx)) is not None:
+                raise Paused(pause)
         assert current is not None
         if current.withdrawal is not None:
             raise Transient("it is being taken back")

@@ -289,7 +289,12 @@ class DevTo:
         try:
             await self._switch(number, published=False, key=receipt.remote_id)
         except _Missing:
-            return
+            # Another account's article is missing to this key as well.
+            shown = await self._unlisted(receipt)
+            if shown is None:
+                raise Transient(f"Dev.to does not say whether {number} is public") from None
+            if not shown.gone:
+                raise Barred(f"{number} is public, and not this key's to withdraw") from None
 
     async def engagement(self, receipts: Sequence[Receipt]) -> Sequence[Engagement]:
         """

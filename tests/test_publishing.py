@@ -15,16 +15,17 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from daemon import alerts, journal
+from daemon import alerts, cli, control, journal
 from daemon.app import opened_database
 from daemon.journal import RunOutcome, RunState
 from daemon.sources import published
 from tests.doubles.bluesky import Trouble
-from tests.doubles.wire import Answer, Fault
+from tests.doubles.wire import Answer, Fault, Request
 from tests.platforms import Platforms
 from tests.stage import Kill, Killed
 from tests.virtual import START
@@ -316,6 +317,21 @@ def test_a_platform_that_asks_for_an_hour_is_left_alone_for_it(ready: Ready) -> 
     assert ready.states(ready.run) == EVERYWHERE
 
 
+def test_a_pause_while_a_platform_has_its_moment_is_kept(ready: Ready) -> None:
+    ready.devto.misbehave("app_429", method="POST", retry_after="30")
+    handle = ready.devto.handle
+
+    async def paused(request: Request) -> Answer:
+        with opened_database(ready.settings.location) as database, database.write() as tx:
+            control.pause(tx, reason="holiday", at=START)
+        return await handle(request)
+
+    ready.sources["dev.to"] = SimpleNamespace(handle=paused)
+    ready.once()
+    assert not ready.devto.public
+    assert ready.states(ready.run)["devto"] == "intended"
+
+
 def test_while_paused_nothing_goes_out(ready: Ready) -> None:
     from daemon import control
 
@@ -525,6 +541,40 @@ def test_an_article_is_taken_back_from_wherever_it_went(ready: Ready) -> None:
     assert row.outcome == RunOutcome.PUBLISHED
     ready.sleep(60)
     assert ready.pursue() == []
+
+
+def test_what_another_account_published_is_not_called_withdrawn(ready: Ready) -> None:
+    ready.once()
+    handle = ready.devto.handle
+
+    async def missing(request: Request) -> Answer:
+        return Answer(404) if request.method == "PUT" else await handle(request)
+
+    ready.sources["dev.to"] = SimpleNamespace(handle=missing)
+    ready.withdraw(ready.run)
+    assert ready.devto.public
+    assert ready.states(ready.run)["devto"] == "published"
+    ready.sources.clear()
+    ready.pursue()
+    assert not ready.devto.public
+    assert ready.states(ready.run)["devto"] == "withdrawn"
+
+
+def test_what_was_taken_back_is_not_tried_again(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.devto.misbehave("status", times=None, code=503)
+    ready.once()
+    for _ in range(26):
+        ready.sleep(3600)
+        ready.pursue()
+    ready.devto.troubles.clear()
+    ready.pursue()
+    assert ready.states(ready.run)["bluesky"] == "failed"
+    ready.withdraw(ready.run)
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(ready.settings.location.state_dir))
+    assert cli.main(["posts", "retry", ready.run]) == 2
+    assert ready.states(ready.run)["bluesky"] == "failed"
 
 
 def test_what_cannot_be_taken_back_now_is_taken_back_later(ready: Ready) -> None:

@@ -40,10 +40,9 @@ def retry(args: Namespace) -> int:
     with context.database() as database, database.write() as tx:
         found_run(tx, args.run)
         rows = journal.publications(tx, run=args.run)
-        again = [
-            row for row in rows
-            if row.state == PublicationState.FAILED and row.withdrawal is None
-        ]  # fmt: skip
+        if any(row.withdrawal is not None for row in rows):
+            raise UsageError(f"{args.run} was taken back; nothing of it is tried again")
+        again = [row for row in rows if row.state == PublicationState.FAILED]
         if not again:
             states = ", ".join(f"{row.platform} {row.state}" for row in rows)
             raise UsageError(f"nothing of {args.run} was given up: {states or 'nothing is due'}")

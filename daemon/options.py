@@ -114,9 +114,22 @@ def url(value: str) -> str:
         return ""
     if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
         raise ValueError("an http or https URL without query is needed")
+    if not _is_reachable(value):
+        raise ValueError("its host or its port cannot be one")
     if value.startswith("http://") and not is_loopback(value):
         raise ValueError("https is needed; plain http is for loopback only")
     return value.rstrip("/")
+
+
+def _is_reachable(value: str) -> bool:
+    """Whether what will send there takes it for an address."""
+    import httpx
+
+    try:
+        port = httpx.URL(value).port
+    except httpx.InvalidURL:
+        return False
+    return port is None or 0 < port < 65536
 
 
 def is_loopback(address: str) -> bool:

@@ -24,6 +24,7 @@ from daemon import alerts, cli, control, journal
 from daemon.app import opened_database
 from daemon.journal import RunOutcome, RunState
 from daemon.sources import published
+from ledger.database import Database
 from tests.doubles.bluesky import Trouble
 from tests.doubles.wire import Answer, Fault, Request
 from tests.platforms import Platforms
@@ -320,14 +321,20 @@ def test_a_platform_that_asks_for_an_hour_is_left_alone_for_it(ready: Ready) -> 
 def test_a_pause_while_a_platform_has_its_moment_is_kept(ready: Ready) -> None:
     ready.devto.misbehave("app_429", method="POST", retry_after="30")
     handle = ready.devto.handle
+    sent: list[str] = []
 
     async def paused(request: Request) -> Answer:
-        with opened_database(ready.settings.location) as database, database.write() as tx:
-            control.pause(tx, reason="holiday", at=START)
+        if request.method == "POST":
+            # Beside the daemon, which holds the lock.
+            database = Database(ready.settings.location.database_url)
+            with contextlib.closing(database), database.write() as tx:
+                control.pause(tx, reason="holiday", at=START)
+            sent.append(request.path)
         return await handle(request)
 
     ready.sources["dev.to"] = SimpleNamespace(handle=paused)
     ready.once()
+    assert len(sent) == 1
     assert not ready.devto.public
     assert ready.states(ready.run)["devto"] == "intended"
 
@@ -547,10 +554,11 @@ def test_what_another_account_published_is_not_called_withdrawn(ready: Ready) ->
     ready.once()
     handle = ready.devto.handle
 
-    async def missing(request: Request) -> Answer:
-        return Answer(404) if request.method == "PUT" else await handle(request)
+    async def elsewhere(request: Request) -> Answer:
+        missing = Answer.of({"error": "not found", "status": 404}, 404)
+        return missing if request.method == "PUT" else await handle(request)
 
-    ready.sources["dev.to"] = SimpleNamespace(handle=missing)
+    ready.sources["dev.to"] = SimpleNamespace(handle=elsewhere)
     ready.withdraw(ready.run)
     assert ready.devto.public
     assert ready.states(ready.run)["devto"] == "published"

@@ -24,14 +24,14 @@ _URL = re.compile(r"(?:(?:https?|ftp)://|(?<![^\W_])www\.)[^\s<>()\[\]\"'`]+", r
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]+(?:\.[\w-]+)+")
 # Redcarpet collects these wherever a line begins so, and lets the last of two win.
 _DEFINITION = re.compile(r"^[ ]{0,3}\[[^\]\n]+\]:\s*<?(\S*[:/.]\S*?)>?(?:\s|$)", re.MULTILINE)
-# Redcarpet lets space stand between the brackets of a link, and in its address, which has one of
-# these signs.
+# Redcarpet lets space stand between the brackets of a link; an address has one of these signs.
 _LOOSE_LINK = re.compile(r"\][ \t\n]+\(\s*<?([^)\s]*[:/][^)\s]*)")
+# It lets space stand in the address as well, where CommonMark leaves all of it as text.
+_LEFT_LINK = re.compile(r"\]\(\s*<?([^)\s]*[:/][^)\s]*)")
 # What Forem shields from Liquid (markdown_processor/parser.rb): between two of these, the first
 # that fits; the least it must have between them.
 _SHIELDS = (("~~~", 0), ("```", 0), ("``", 1), ("`", 1))
 _SHIELD = re.compile(r"~~~|`")
-_LEFT_LINK = re.compile(r"\]\(\s*<?([^)\s]*[:/][^)\s]*)")
 _CODE = ("code_block", "fence")
 _FENCE = re.compile(r"```|~~~")
 _BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
@@ -323,8 +323,7 @@ def _as_written(child: Any) -> str:
 
 def _set_apart(child: Any) -> str:
     # An escape or an entity is a sign, and what it stands for.
-    escaped = f" {child.content}" if child.type == "text_special" else " "
-    return str(child.content) if child.type == "text" else escaped
+    return f" {child.content}" if child.type == "text_special" else _as_written(child)
 
 
 def _misread(tokens: Sequence[Any], lines: Sequence[str]) -> Iterator[str]:

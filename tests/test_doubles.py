@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -153,6 +155,20 @@ def test_a_server_leaves_no_thread_behind_even_with_a_client_still_waiting() -> 
             waiting.read()
         client.close()
     assert threading.active_count() == before
+
+
+def test_a_server_leaves_no_connection_open_even_one_it_is_just_taking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forgotten: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: forgotten.append(unraisable))
+    for n in range(100):
+        with serve(Fixed(Answer())) as at:
+            clients = [socket.create_connection((at.host, at.port)) for _ in range(1 + n % 4)]
+        for client in clients:
+            client.close()
+        gc.collect()
+    assert not forgotten
 
 
 def test_a_taken_port_is_refused() -> None:

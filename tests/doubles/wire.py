@@ -170,17 +170,21 @@ async def _listen(
     tls: ssl.SSLContext | None,
     ready: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]],
 ) -> None:
-    talks: set[asyncio.Task[None]] = set()
+    talks: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks weakly
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talk = asyncio.current_task()
-        assert talk is not None
-        talks.add(talk)
-        # A cancelled talk ends here: asyncio.streams would report it as a crash.
-        with suppress(ConnectionError, asyncio.CancelledError, h11.RemoteProtocolError):
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, h11.RemoteProtocolError):
             await _Talk(double, reader, writer).run()
-        writer.close()
-        talks.discard(talk)
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def ended(talk: asyncio.Task[None]) -> None:
+            # Not at the end of the talk itself: one cancelled before its first step has no end.
+            writer.close()
+            talks.discard(talk)
+
+        talk = asyncio.create_task(converse(reader, writer))
+        talks.add(talk)
+        talk.add_done_callback(ended)
 
     try:
         server = await asyncio.start_server(accept, host, port, ssl=tls)
@@ -190,10 +194,16 @@ async def _listen(
     stop = asyncio.Event()
     ready.set_result((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), stop))
     await stop.wait()
+    # No more are taken, and one that is being taken right now becomes a talk, for it to be
+    # closed: a server that is closed first, or a cancel before the first step, forgets it open.
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    await asyncio.sleep(0)
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        for other in others:
+            other.cancel()
+        await asyncio.wait(others)
     server.close()
-    for talk in list(talks):
-        talk.cancel()
-    await asyncio.gather(*talks, return_exceptions=True)
 
 
 @dataclass(slots=True)

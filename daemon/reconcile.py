@@ -289,8 +289,9 @@ class Reconciler:
                 note = "its counter is noted once no request from before is held any more"
                 return ProviderFound(name, counter.api, used, note=note)
             note = "noted where its counter stands; the next comparison begins there"
+            counters.begin(tx, name)
         else:
-            booked = store.account_balance(tx, account).micro - last.booked_micro
+            booked = counters.booked(tx, name, account).micro - last.booked_micro
             difference = MicroCredits(used.micro - last.used_micro - booked)
             rest = self._share_out(tx, account, difference, found)
             if rest:
@@ -300,7 +301,7 @@ class Reconciler:
                 )  # fmt: skip
         counters.keep(
             tx, name, key_mark=mark, at=now, used_micro=used.micro,
-            booked_micro=store.account_balance(tx, account).micro,
+            booked_micro=counters.booked(tx, name, account).micro,
         )  # fmt: skip
         return ProviderFound(name, counter.api, used, rest, note)
 

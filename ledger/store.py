@@ -438,6 +438,44 @@ def account_balance(tx: Connection, account: str) -> MicroCredits:
     return _totals(tx, account).balance(kind_of(account))
 
 
+_LAST_SEQ = number(text("SELECT COALESCE(MAX(seq), 0) FROM transfer"))
+# A correction may correct another; what it goes back to counts.
+_CORRECTED = number(
+    text(
+        """
+WITH RECURSIVE correction (id, debit, credit, amount_micro) AS (
+    SELECT c.id, c.debit, c.credit, c.amount_micro FROM transfer AS c
+    JOIN transfer AS entry ON entry.id = c.corrects
+    WHERE c.corrects IS NOT NULL AND entry.seq > :after AND entry.seq <= :until
+    UNION
+    SELECT c.id, c.debit, c.credit, c.amount_micro FROM transfer AS c
+    JOIN correction ON c.corrects = correction.id
+)
+SELECT COALESCE(SUM(CASE WHEN debit = :account THEN amount_micro ELSE -amount_micro END), 0)
+FROM correction WHERE debit = :account OR credit = :account
+"""
+    )
+)
+
+
+def last_seq(tx: Connection) -> int:
+    """The number of the journal's last row; 0 before the first."""
+    return _LAST_SEQ.one(tx) or 0
+
+
+def corrected(tx: Connection, account: str, *, after: int, until: int) -> MicroCredits:
+    """
+    By how much corrections of some rows of the journal, whenever booked, moved an account.
+
+    Args:
+        account: an expense, so that what the treasury got back is negative.
+        after: the number of the row before the first of them.
+        until: the number of the last of them.
+    """
+    moved = _CORRECTED.one(tx, account=account, after=after, until=until)
+    return MicroCredits(moved or 0)
+
+
 def entry(tx: Connection, id: str) -> Entry | None:
     """One posted entry; None where there is none of that id."""
     row = posting.find(tx, id)

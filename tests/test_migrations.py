@@ -477,8 +477,10 @@ def test_the_next_run_migrates_an_old_database_and_goes_on_with_what_was_interru
                 "PENSTOCK_PRICES": PRICE_LINE,
                 "PENSTOCK_RUN_BUDGET": "5",
                 "PENSTOCK_WORDS": "400-900",
-                # What was in doubt may go out first, and is an article of today, too.
-                "PENSTOCK_MAX_POSTS_PER_DAY": "3",
+                # What was in doubt may go out first, and is an article of today, too; and on the
+                # day it was made, what the file spent is of today.
+                "PENSTOCK_MAX_POSTS_PER_DAY": "9",
+                "PENSTOCK_DAILY_CAP": "5",
                 **ladder("llm/alpha > llm/beta"),
             },
         )

@@ -357,6 +357,79 @@ def test_a_new_key_or_a_counter_that_went_back_begins_anew(stage: MakeStage) -> 
     assert one.reconcile().providers[0].corrected.micro == 10
 
 
+def billed_anew(one: Stage) -> None:
+    """From here on the counter and the books move by the same, and that is seen."""
+    before = booked(one)
+    one.once()
+    bought = booked(one) - before
+    one.model.charge(10)
+    assert one.reconcile().providers[0].corrected.micro == 10
+    assert booked(one) == before + bought + 10
+    assert one.reconcile().providers[0].corrected == ZERO
+    sound(one)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_person_corrects_what_was_booked_before_a_counter_was_first_read(
+    stage: MakeStage, anew: bool
+) -> None:
+    one = stage()
+    one.model.forgets_answers = True
+    if anew:
+        one.model.used_before = 50_000_000
+        one.reconcile()
+        one.model.used_before = 0  # as after the key was made anew
+    uncertain = expired(one)
+    assert one.reconcile().providers[0].note.startswith("noted where its counter stands")
+    before = booked(one)
+    adjust(one, MicroCredits(1000), corrects=uncertain.id, ref="less")
+    assert one.reconcile().providers[0].corrected == ZERO
+    adjust(one, MicroCredits(-300), corrects="adjustment:less", ref="not so much less")
+    assert one.reconcile().providers[0].corrected == ZERO
+    assert booked(one) == before - 700
+    adjust(one, MicroCredits(-5000), corrects=uncertain.id, ref="more")
+    billed_anew(one)
+    assert codes(one, Code.CORRECTION)[-1].amount == MicroCredits(10)
+
+
+def test_an_answer_tells_its_cost_only_after_a_counter_was_first_read(stage: MakeStage) -> None:
+    one = stage()
+    expired(one)
+    one.model.forgets_answers = True
+    one.reconcile()
+    assert booked(one) > one.model.billed_micro
+    one.model.forgets_answers = False
+    assert [hold.state for hold in one.reconcile().holds] == ["corrected"]
+    assert booked(one) == one.model.billed_micro
+    billed_anew(one)
+    assert booked(one) == one.model.billed_micro
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_was_compared_is_the_bill_whoever_corrects_a_part_of_it(
+    stage: MakeStage, anew: bool
+) -> None:
+    one = stage()
+    one.reconcile()
+    spoil_a_draft(one, "reset_before")
+    one.once()
+    sleep(one, hours=25)
+    one.model.misbehave("status", code=400)
+    one.once()  # the next start charges what is a day old
+    (uncertain,) = codes(one, Code.UNCERTAIN)
+    assert one.reconcile().providers[0].corrected == -uncertain.amount
+    assert booked(one) == one.model.billed_micro
+    if anew:
+        one.model.used_before = -one.model.billed_micro
+        assert one.reconcile().providers[0].note.startswith("noted where its counter stands")
+    # The counter gave it back already, of no entry in particular.
+    adjust(one, uncertain.amount, corrects=uncertain.id, ref="twice")
+    sleep(one, seconds=1)
+    assert one.reconcile().providers[0].corrected == uncertain.amount
+    assert booked(one) == one.model.billed_micro
+    sound(one)
+
+
 def test_a_request_just_made_is_waited_for_until_it_must_be_counted(stage: MakeStage) -> None:
     one = stage()
     one.reconcile()

@@ -24,7 +24,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -72,7 +72,7 @@ SAID_CHARS_MAX = 300
 _CREATING = "creating"
 _NOTHING = ""
 _ONE_ARTICLE = re.compile(r"/articles/\d+")
-_NOTED = re.compile(r"draft (\d+)\b")
+_DRAFT = re.compile(r"draft (\d+)\b")
 
 _FRONT_MATTER = re.compile(r"[\s\ufeff]*(?:-{3,}|\+{3,}|;{3,})")
 _LIQUID = re.compile(r"\{\\?[%{]")
@@ -254,32 +254,31 @@ class DevTo:
                 again, it looks first, so that it can be repeated then, too.
         """
         article = _fit(intent)
-        noted = _NOTED.match(intent.noted or "")
-        draft, rendered = (
-            await self._draft(intent, note) if noted is None else (int(noted[1]), None)
-        )
-        if rendered is None:
-            seen = (await self._own()).get(draft)
-            if seen is not None and seen.published:
-                return seen.receipt
-            rendered = await self._rendered(draft)
-        if broken := _liquid_error(rendered, str(article["body_markdown"])):
-            raise Rejected(f"Dev.to renders it as “{broken}”; it is left as the draft {draft}")
+        noted = _noted(intent)
+        draft, rendered = await self._draft(intent, note) if noted is None else (noted, None)
         try:
-            url = await self._switch(draft, published=True, key=intent.key)
+            return await self._release(draft, rendered, str(article["body_markdown"]), intent.key)
         except _Missing:
-            raise
-        except Rejected as error:
-            raise Rejected(f"{error}; it is left as the draft {draft}") from error
-        return Receipt(url=url, remote_id=str(draft))
+            # It may be public all the same, and the key another account's by now.
+            if (receipt := await self._beyond(draft, intent.key)) is None:
+                raise
+            return receipt
 
     async def find(self, intent: Intent) -> Receipt | None:
-        """The receipt, when the noted draft, or else another of the run, is public. Reads only."""
-        own = await self._own()
-        noted = _NOTED.match(intent.noted or "")
-        candidates = [own[int(noted[1])]] if noted and int(noted[1]) in own else []
+        """
+        The receipt, when the noted draft, or else another of the run, is public. Reads only.
+
+        Raises:
+            Transient: it cannot be read.
+            Barred: nor that; or the noted article is public, and cannot be told for the run's.
+        """
+        own, noted = await self._own(), _noted(intent)
+        candidates = [own[noted]] if noted in own else []
         candidates += _of_run(own, intent.key)
-        return next((seen.receipt for seen in candidates if seen.published), None)
+        receipt = next((seen.receipt for seen in candidates if seen.published), None)
+        if receipt is None and noted is not None and noted not in own:
+            return await self._beyond(noted, intent.key)
+        return receipt
 
     async def withdraw(self, receipt: Receipt, reason: str) -> None:
         """Make an article a draft again, which its author still sees; the reason stays with us."""
@@ -290,10 +289,7 @@ class DevTo:
             await self._switch(number, published=False, key=receipt.remote_id)
         except _Missing:
             # Another account's article is missing to this key as well.
-            shown = await self._unlisted(receipt)
-            if shown is None:
-                raise Transient(f"Dev.to does not say whether {number} is public") from None
-            if not shown.gone:
+            if await self._public(number) is not None:
                 raise Barred(f"{number} is public, and not this key's to withdraw") from None
 
     async def engagement(self, receipts: Sequence[Receipt]) -> Sequence[Engagement]:
@@ -323,8 +319,11 @@ class DevTo:
             if seen is not None:
                 counts = seen.counts if seen.published else {}
                 found.append(Engagement(receipt.remote_id, counts, gone=not seen.published))
-            elif whole and (shown := await self._unlisted(receipt)) is not None:
-                found.append(shown)
+            elif whole:
+                with suppress(PublisherError):
+                    shown = await self._public(number)
+                    counts = {} if shown is None else _counts(shown)
+                    found.append(Engagement(receipt.remote_id, counts, gone=shown is None))
         return found
 
     # The draft
@@ -382,6 +381,30 @@ class DevTo:
             return _text(shown.get("body_html"))
         except _Lost as error:
             raise Transient(f"Dev.to did not show the draft {draft}: {error}") from error
+
+    async def _release(self, draft: int, rendered: str | None, markdown: str, run: str) -> Receipt:
+        """
+        Publish a draft that is rendered well.
+
+        Args:
+            rendered: its HTML; None where no answer has shown it yet.
+        Raises:
+            _Missing: the author has no such article.
+        """
+        if rendered is None:
+            seen = (await self._own()).get(draft)
+            if seen is not None and seen.published:
+                return seen.receipt
+            rendered = await self._rendered(draft)
+        if broken := _liquid_error(rendered, markdown):
+            raise Rejected(f"Dev.to renders it as “{broken}”; it is left as the draft {draft}")
+        try:
+            url = await self._switch(draft, published=True, key=run)
+        except _Missing:
+            raise
+        except Rejected as error:
+            raise Rejected(f"{error}; it is left as the draft {draft}") from error
+        return Receipt(url=url, remote_id=str(draft))
 
     async def _switch(self, article: int, *, published: bool, key: str) -> str | None:
         """
@@ -453,15 +476,43 @@ class DevTo:
             yield page
         raise Transient(f"Dev.to lists more than {PAGES_MAX} pages, so that one may be missing")
 
-    async def _unlisted(self, receipt: Receipt) -> Engagement | None:
-        """What the site shows readers of an article that a whole listing did not have."""
-        try:
-            answer = await self._read(f"/articles/{int(receipt.remote_id)}")
-        except _Missing:
-            return Engagement(receipt.remote_id, gone=True)
-        except (PublisherError, _Lost):
+    # What readers are shown
+
+    async def _beyond(self, article: int, run: str) -> Receipt | None:
+        """
+        The receipt of a noted article that is not the author's; None where it is not public.
+
+        Raises:
+            Transient: the site does not say whether it is.
+            Barred: it is, and cannot be told for the run's.
+        """
+        shown = await self._public(article)
+        if shown is None:
             return None
-        return Engagement(receipt.remote_id, _counts(answer.fields))
+        if _carries(_closing(_text(shown.get("body_markdown")) or ""), run):
+            return Receipt(url=_address(shown.get("url")), remote_id=str(article))
+        raise Barred(
+            f"the article {article} is public at {self._root}, and not this key's: put back the"
+            f" DEVTO_API_KEY and DEVTO_URL with which run {run} made it"
+        )
+
+    async def _public(self, article: int) -> Mapping[str, Any] | None:
+        """
+        An article as readers have it; None where they have none of this id.
+
+        Raises:
+            Transient: the site does not say.
+        """
+        try:
+            shown = (await self._read(f"/articles/{article}")).fields
+        except _Missing:
+            return None
+        except (PublisherError, _Lost) as error:
+            said = f"Dev.to does not say whether {article} is public: {error}"
+            raise Transient(said, getattr(error, "retry_after_s", None)) from error
+        if shown.get("id") != article:
+            raise Transient(f"Dev.to shows something else than the article {article}")
+        return shown
 
     # Requests
 
@@ -552,7 +603,10 @@ class DevTo:
             case 429:
                 return Transient(problem, self._rest_s(answer, REST_S))
             case 404 if answer.fields.get("error") and _ONE_ARTICLE.fullmatch(path):
-                return _Missing(f"{problem}; the author has no such article, it may be deleted")
+                return _Missing(
+                    f"{problem}; the author has no such article: it may be deleted, or"
+                    " another account's than that of DEVTO_API_KEY"
+                )
             case 400 | 413 | 422 if not _is_suspended(answer.text):
                 said = answer.text.lower()
                 remedy = next((help_ for piece, help_ in _REMEDIES if piece in said), "")
@@ -771,6 +825,12 @@ def _closing(markdown: str) -> str:
 
 def _carries(line: str, run: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(run)}(?![\w-])", line) is not None
+
+
+def _noted(intent: Intent) -> int | None:
+    """The id of the draft that was noted."""
+    noted = _DRAFT.match(intent.noted or "")
+    return int(noted[1]) if noted else None
 
 
 def _of_run(own: Mapping[int, _Own], run: str) -> list[_Own]:

@@ -31,6 +31,7 @@ from tests.virtual import HastyClock, VirtualTime
 
 T = TypeVar("T")
 
+OTHER_KEY = "another-accounts-key"
 RUN = "20261123T080000-7f3a"
 BODY = (
     "A *sluice* holds\nwater `{{ like }}` this.\n\n## Sources\n\n"
@@ -524,6 +525,43 @@ def test_a_draft_somebody_deleted_is_not_made_again() -> None:
         with pytest.raises(Rejected, match="deleted"):
             there.publish()
         assert there.site.articles == {}
+
+
+def published_unseen(there: World) -> None:
+    """The article went live, nobody said so, and DEVTO_API_KEY is another account's since."""
+    there.site.misbehave("drop_after", method="PUT", times=3)
+    there.site.misbehave("status", method="GET", times=3, code=500)
+    with pytest.raises(OutcomeUnknown):
+        there.publish()
+    assert len(there.site.public) == 1
+    there.site.troubles.clear()
+    there.site.others.add(OTHER_KEY)
+    there.alive = there.devto(OTHER_KEY)
+    there.sleep(60)
+
+
+def test_what_went_live_under_another_key_is_found_by_its_run() -> None:
+    with world() as there:
+        published_unseen(there)
+        once(there, there.run(there.process.find(there.intent)))
+        once(there, there.publish())
+
+
+def test_what_may_have_gone_live_under_another_key_is_not_let_go() -> None:
+    with world() as there:
+        published_unseen(there)
+        there.site.articles[1_000_001].fields["body_markdown"] = "Edited by hand."
+        with pytest.raises(Barred, match="DEVTO_API_KEY"):
+            there.publish()
+        with pytest.raises(Barred, match="DEVTO_API_KEY"):
+            there.run(there.process.find(there.intent))
+        there.site.misbehave("status", method="GET", after=1, times=None, code=502)
+        with pytest.raises(Transient, match="does not say"):
+            there.publish()
+        there.site.troubles.clear()
+        there.alive = None
+        there.sleep(60)
+        assert there.publish().remote_id == "1000001"
 
 
 def test_a_draft_somebody_published_by_hand_is_the_article() -> None:

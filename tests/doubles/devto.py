@@ -92,6 +92,7 @@ class Article:
     published_at: float | None = None
     counts: dict[str, int] = field(default_factory=dict)
     states: list[tuple[float, bool, str]] = field(default_factory=list)
+    by: str = ""  # the author, or the key of another account
 
     @property
     def published(self) -> bool:
@@ -126,6 +127,8 @@ class DevToDouble:
         list_delay_s: how far its listings lag behind what was made and published.
         page_max: API_PER_PAGE_MAX.
         shows_single: whether `/articles/{id}` finds what is public; reports say not always.
+
+    `key` is the author's now; `others` are keys of other accounts, and name those who hold them.
     """
 
     def __init__(
@@ -146,6 +149,7 @@ class DevToDouble:
         self.list_delay_s = list_delay_s
         self.page_max = page_max
         self.shows_single = shows_single
+        self.others: set[str] = set()
         self.articles: dict[int, Article] = {}
         self.taken_canonicals: set[str] = set()  # by other authors
         self.requests: list[Request] = []
@@ -240,18 +244,22 @@ class DevToDouble:
         return None
 
     def _answer(self, request: Request) -> Answer:
-        if request.headers.get("api-key") != self.key:
+        key = request.headers.get("api-key", "")
+        if key != self.key and key not in self.others:
             return _error(401, "unauthorized")
+        asks = "" if key == self.key else key
         if request.headers.get("accept") != V1:
             return Answer.of({"error": "this double speaks API v1 only", "status": 406}, 406)
         match request.method, request.path.removeprefix("/api").split("/")[1:]:
             case "POST", ["articles"]:
-                return self._saved(request, None)
+                return self._saved(request, None, asks)
             case "PUT", ["articles", number] if number.isdecimal():
                 article = self.articles.get(int(number))
-                return self._saved(request, article) if article else _error(404, "not found")
+                if article is None or article.by != asks:
+                    return _error(404, "not found")
+                return self._saved(request, article, asks)
             case "GET", ["articles", "me", "all"]:
-                return self._list(request.query)
+                return self._list(request.query, asks)
             case "GET", ["articles", number] if number.isdecimal():
                 article = self.articles.get(int(number))
                 if article is None or not article.published or not self.shows_single:
@@ -260,7 +268,7 @@ class DevToDouble:
             case _:
                 return Answer(404, {"content-type": "text/html"}, PAGE)
 
-    def _saved(self, request: Request, article: Article | None) -> Answer:
+    def _saved(self, request: Request, article: Article | None, asks: str) -> Answer:
         try:
             given = request.json["article"]
             assert isinstance(given, dict)
@@ -275,16 +283,16 @@ class DevToDouble:
             return _error(422, "ai_disclosure_level is required when creating an article.")
         try:
             if article is None:
-                made = self._create(permitted)
+                made = self._create(permitted, asks)
                 return Answer.of(self._show(made), 201)
             self._save(article, permitted)
             return Answer.of(self._show(article))
         except Invalid as invalid:
             return _error(422, str(invalid))
 
-    def _create(self, given: Mapping[str, Any]) -> Article:
+    def _create(self, given: Mapping[str, Any], by: str = "") -> Article:
         number = 1_000_001 + max((n - 1_000_000 for n in self.articles), default=0)
-        article = Article(number, {"published": False, "tags": []}, self.now(), "")
+        article = Article(number, {"published": False, "tags": []}, self.now(), "", by=by)
         self._save(article, given)
         self.articles[number] = article
         self.public_most = max(self.public_most, len(self.public))
@@ -316,7 +324,9 @@ class DevToDouble:
         if len(title) > 128:
             raise Invalid("Title is too long (maximum is 128 characters for full_post)")
         if article.id not in self.articles and any(
-            other.fields["title"] == title and self.now() - other.created_at < 300
+            other.by == article.by
+            and other.fields["title"] == title
+            and self.now() - other.created_at < 300
             for other in self.articles.values()
         ):
             raise Invalid("Title has already been used in the last five minutes")
@@ -340,12 +350,12 @@ class DevToDouble:
                     " Email support@dev.to for further details."
                 )
 
-    def _list(self, query: Mapping[str, str]) -> Answer:
+    def _list(self, query: Mapping[str, str], asks: str) -> Answer:
         seen_at = self.now() - self.list_delay_s
         listed = [
             (article, *state)
             for article in self.articles.values()
-            if (state := article.seen_at(seen_at)) is not None
+            if article.by == asks and (state := article.seen_at(seen_at)) is not None
         ]
         # PostgreSQL sorts nulls first when descending, so that drafts come before what is public.
         listed.sort(

@@ -285,6 +285,11 @@ class DevTo:
         number = _number(receipt)
         if number is None:
             raise Rejected(f"{receipt.remote_id} is no article of Dev.to")
+        if not self._is_hosted(receipt) and not _is_at((await self._own()).get(number), receipt):
+            raise Barred(
+                f"{receipt.url} is none of this key's articles at {self._root}: put back the"
+                " DEVTO_URL and DEVTO_API_KEY with which it was published"
+            )
         try:
             await self._switch(number, published=False, key=receipt.remote_id)
         except _Missing:
@@ -297,7 +302,8 @@ class DevTo:
         View, reaction and comment counts, of those that could be read and are Dev.to's.
 
         An article is gone where a listing shows it as a draft, or where a whole listing does not
-        have it and the site does not show it either; what a broken listing lacks is left out.
+        have it and the site does not show it either; what a broken listing lacks is left out, and
+        what was published at another site.
         """
         numbers = {
             number: receipt for receipt in receipts if (number := _number(receipt)) is not None
@@ -316,6 +322,8 @@ class DevTo:
         found = []
         for number, receipt in numbers.items():
             seen = own.get(number)
+            if not self._is_hosted(receipt) and not _is_at(seen, receipt):
+                continue
             if seen is not None:
                 counts = seen.counts if seen.published else {}
                 found.append(Engagement(receipt.remote_id, counts, gone=not seen.published))
@@ -475,6 +483,16 @@ class DevTo:
             known |= page.keys()
             yield page
         raise Transient(f"Dev.to lists more than {PAGES_MAX} pages, so that one may be missing")
+
+    def _is_hosted(self, receipt: Receipt) -> bool:
+        """
+        Whether an article's address is on the API's own host, or unknown.
+
+        Ids count from one at every site, so that after a change of DEVTO_URL they name strangers'
+        articles. A site may have its articles on another host than its API, such as one for each
+        subforem; those are known by `_is_at`.
+        """
+        return receipt.url is None or _origin(receipt.url) == _origin(self._root)
 
     # What readers are shown
 
@@ -833,6 +851,13 @@ def _noted(intent: Intent) -> int | None:
     return int(noted[1]) if noted else None
 
 
+def _is_at(seen: _Own | None, receipt: Receipt) -> bool:
+    """Whether a listed article is that of a receipt: its slug is the same for good."""
+    if seen is None or seen.url is None or receipt.url is None:
+        return seen is not None
+    return _slug(seen.url) == _slug(receipt.url)
+
+
 def _of_run(own: Mapping[int, _Own], run: str) -> list[_Own]:
     """A run's articles, what is public before what is not, the older before the younger."""
     return sorted(
@@ -900,6 +925,20 @@ def _number(receipt: Receipt) -> int | None:
 def _address(value: object) -> str | None:
     usable = isinstance(value, str) and value.startswith(("http://", "https://"))
     return str(value) if usable else None
+
+
+def _origin(url: str) -> tuple[str, int | None] | None:
+    """Host and port of an address; None where it is none."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return None
+    return parsed.host, parsed.port
+
+
+def _slug(url: str) -> str:
+    """The last part of an article's address, which has characters drawn for it alone."""
+    return url.partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
 def _text(value: object) -> str | None:

@@ -1023,6 +1023,48 @@ def test_only_dev_tos_own_ids_are_taken_back_or_counted(remote_id: str) -> None:
         assert (found.remote_id, found.gone) == (receipt.remote_id, False)
 
 
+def moved(there: World) -> DevToDouble:
+    """DEVTO_URL is another site's since; its articles have the same ids."""
+    site = DevToDouble(there.time.loop.time, domain="forem.example")
+    wire = InProcess({"forem.example": site})
+    there.alive = DevTo(
+        KEY, clock=there.time.clock, url="https://forem.example", transport=wire
+    )  # fmt: skip
+    return site
+
+
+@pytest.mark.parametrize("owner", ["nobody", "a stranger", "the author"])
+def test_after_a_change_of_site_nobody_elses_article_is_taken_back_or_counted(owner: str) -> None:
+    with world() as there:
+        receipt = there.publish()
+        site = moved(there)
+        if owner != "nobody":
+            article = site.write("Another's", "text", published=True)
+            article.by = "strangers-key" if owner == "a stranger" else ""
+            assert str(article.id) == receipt.remote_id
+            site.read_by_people(article.id, page_views_count=9_000, public_reactions_count=900)
+        assert there.run(there.process.engagement([receipt])) == []
+        with pytest.raises(Barred, match="DEVTO_URL"):
+            there.run(there.process.withdraw(receipt, "wrong"))
+        assert len(site.public) == (owner != "nobody")
+        assert len(there.site.public) == 1
+
+
+def test_articles_may_be_on_another_host_than_the_api() -> None:
+    with world(domain="stories.dev.to") as there:
+        receipt = there.publish()
+        assert receipt.url is not None
+        assert receipt.url.startswith("https://stories.dev.to/")
+        there.site.read_by_people(int(receipt.remote_id), page_views_count=41)
+        [found] = there.run(there.process.engagement([receipt]))
+        assert found.counts["view"] == 41
+        for _ in range(2):
+            there.run(there.process.withdraw(receipt, "wrong"))
+            assert there.site.public == []
+        [found] = there.run(there.process.engagement([receipt]))
+        assert found.gone
+
+
 def test_what_readers_did_is_counted() -> None:
     with world() as there:
         receipt = there.publish()

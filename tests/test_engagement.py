@@ -892,7 +892,8 @@ def test_from_the_counters_of_dev_to_and_bluesky_to_the_books(scene: Scene, tmp_
     rkey = "3kbd2s3abcd2a"
     service.records[f"app.bsky.feed.post/{rkey}"] = {"$type": "app.bsky.feed.post", "text": "Of a"}
     scene.publish("a", "devto", "bluesky", "outbox")
-    scene.change("a", "devto", remote_id=str(article.id))
+    url = f"https://dev.to/penstock/{article.slug}"
+    scene.change("a", "devto", remote_id=str(article.id), url=url)
     scene.change("a", "bluesky", remote_id=f"at://{DID}/app.bsky.feed.post/{rkey}")
     chosen = settled(tmp_path)
 
@@ -951,7 +952,7 @@ def published_desk(home: Path, **changes: str) -> Iterator[tuple[Desk, DevToDoub
             f" VALUES ('a', 'finished', 'standard', 'article', 1, '{at_}')",
             "INSERT INTO publication (run, platform, state, key, payload, title, url, remote_id,"
             " intended_at, published_at) VALUES ('a', 'devto', 'published', 'a', '{}', 'Of a',"
-            f" 'https://dev.to/a', '{article.id}', '{at_}', '{at_}')",
+            f" 'https://dev.to/penstock/{article.slug}', '{article.id}', '{at_}', '{at_}')",
         )
         yield desk, site, article.id
 

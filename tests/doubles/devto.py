@@ -127,6 +127,7 @@ class DevToDouble:
         list_delay_s: how far its listings lag behind what was made and published.
         page_max: API_PER_PAGE_MAX.
         shows_single: whether `/articles/{id}` finds what is public; reports say not always.
+        domain: where its articles are, which need not be where it was asked.
 
     `key` is the author's now; `others` are keys of other accounts, and name those who hold them.
     """
@@ -141,6 +142,7 @@ class DevToDouble:
         list_delay_s: float = 0.0,
         page_max: int = 1000,
         shows_single: bool = True,
+        domain: str = "dev.to",
     ) -> None:
         self.now = now
         self.epoch = epoch
@@ -149,6 +151,7 @@ class DevToDouble:
         self.list_delay_s = list_delay_s
         self.page_max = page_max
         self.shows_single = shows_single
+        self.domain = domain
         self.others: set[str] = set()
         self.articles: dict[int, Article] = {}
         self.taken_canonicals: set[str] = set()  # by other authors
@@ -390,7 +393,7 @@ class DevToDouble:
     def _always(self, article: Article, published: bool, slug: str) -> dict[str, Any]:
         at = article.published_at
         stamp = None if at is None else f"{self.epoch + timedelta(seconds=at):%Y-%m-%dT%H:%M:%SZ}"
-        url = f"https://dev.to/penstock/{slug}"
+        url = f"https://{self.domain}/penstock/{slug}"
         return {
             "type_of": "article", "id": article.id, "title": article.fields["title"],
             "description": article.fields.get("description") or "", "slug": slug,

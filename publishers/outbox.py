@@ -132,7 +132,8 @@ class Outbox:
         """
         The receipt, when the run's article is there, in whichever version, whole and listed.
 
-        Where a part is missing, or is another version's, publishing again is what mends it.
+        Where a part is missing, or is another version's, publishing again is what mends it. So it
+        does with a folder that is not there, which has nothing in it.
 
         Raises:
             Transient: the folder cannot be read.
@@ -156,15 +157,31 @@ class Outbox:
         it no more.
 
         Raises:
-            Transient: the folder cannot be written; some of it may be there still.
+            Transient: the folder cannot be written, and some of it may be there still; or the
+                folder is not there, or empty as the place of a disk that is not mounted.
             Rejected: it is no article of this folder.
         """
         if not _REMOTE_ID.fullmatch(receipt.remote_id):
             raise Rejected(f"{receipt.remote_id!r} is no article of the outbox")
-        slug = receipt.remote_id.removesuffix(".md")
+        if not self._is_there():
+            # Who has a receipt has published here, and that leaves an index.
+            raise Transient(
+                f"the outbox {self._folder} is not there: mount its disk, or look at"
+                " PENSTOCK_OUTBOX_DIR; if it is gone for good, make it with an empty index.html"
+            )
+        self._take_out(receipt.remote_id.removesuffix(".md"), reason)
+
+    async def discard(self, intent: Intent) -> None:
+        """Remove the files of an article that was being written when the process died."""
         try:
-            if not self._is_there():
-                return
+            slug = self._slug(intent.key, json.loads(intent.payload)["run"])
+        except OSError as error:
+            raise Transient(_explain(error, self._folder)) from error
+        if self._is_there():
+            self._take_out(slug, "it was never whole")
+
+    def _take_out(self, slug: str, reason: str) -> None:
+        try:
             with self._alone():
                 path = self._folder / f"{slug}.json"
                 article = _article(path)
@@ -180,14 +197,6 @@ class Outbox:
                     self._remove(f"{slug}.{ending}")
         except OSError as error:
             raise Transient(_explain(error, self._folder)) from error
-
-    async def discard(self, intent: Intent) -> None:
-        """Remove the files of an article that was being written when the process died."""
-        try:
-            there = self._slug(intent.key, json.loads(intent.payload)["run"])
-        except OSError as error:
-            raise Transient(_explain(error, self._folder)) from error
-        await self.withdraw(self._receipt(there), "it was never whole")
 
     def _receipt(self, slug: str) -> Receipt:
         return Receipt(url=self._url(f"{slug}.html"), remote_id=f"{slug}.md")
@@ -226,11 +235,18 @@ class Outbox:
     # What is in the folder
 
     def _is_there(self) -> bool:
+        """
+        Whether the folder is there and has something in it.
+
+        Raises:
+            Transient: nobody can tell.
+        """
         try:
-            self._folder.stat()
+            return any(self._folder.iterdir())
         except FileNotFoundError:
             return False
-        return True
+        except OSError as error:
+            raise Transient(_explain(error, self._folder)) from error
 
     def _names(self, ending: str) -> list[str]:
         # Not glob, which takes a folder that may not be read for an empty one.

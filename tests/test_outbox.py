@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import stat
 import tempfile
 import xml.etree.ElementTree as ElementTree
@@ -964,12 +965,50 @@ def test_what_is_no_article_of_ours_is_not_touched(tmp_path: Path, remote_id: st
 
 def test_taking_back_what_was_never_there_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "outbox"
-    withdraw(folder, Receipt(None, f"{SLUG}.md"))
-    assert not folder.exists()
     publish(Outbox(folder, site_url="https://site.example"))
     before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
     withdraw(folder, Receipt(None, f"{SLUG}-2.md"))
     assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+def test_from_a_folder_that_is_not_mounted_nothing_is_taken_back(
+    tmp_path: Path, post: Post, left: str
+) -> None:
+    folder, away = tmp_path / "outbox", tmp_path / "away"
+    outbox = Outbox(folder, site_url="https://site.example")
+    receipt = asyncio.run(outbox.publish(outbox.intend(post), forgotten))
+    folder.rename(away)
+    if left == "an empty folder":
+        folder.mkdir()
+    with pytest.raises(Transient, match=f"{folder} is not there: mount"):
+        withdraw(folder, receipt)
+    # What was never published has nothing to be looked for.
+    asyncio.run(outbox.discard(outbox.intend(replace(post, run="run-2"))))
+    assert folder.exists() == (left == "an empty folder")
+    if folder.exists():
+        folder.rmdir()
+    away.rename(folder)
+    withdraw(folder, receipt)
+    assert set(files(folder)) == {"index.html", "feed.xml"}
+
+
+def test_what_a_person_removed_is_taken_back(tmp_path: Path, post: Post) -> None:
+    folder = tmp_path / "outbox"
+    outbox = Outbox(folder, site_url="https://site.example")
+    receipt = asyncio.run(outbox.publish(outbox.intend(post), forgotten))
+    for path in folder.glob(f"{SLUG}.*"):
+        path.unlink()
+    withdraw(folder, receipt)
+    assert SLUG not in (folder / "index.html").read_text()
+    # All of it, and the folder as well: an empty index says that this is meant.
+    shutil.rmtree(folder)
+    with pytest.raises(Transient, match="empty index"):
+        withdraw(folder, receipt)
+    folder.mkdir()
+    (folder / "index.html").touch()
+    withdraw(folder, receipt)
+    assert "no articles" in (folder / "index.html").read_text()
 
 
 def test_a_file_of_somebody_else_under_an_articles_name_is_left_to_a_person(

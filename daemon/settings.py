@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -211,11 +212,21 @@ def found_env_file(cwd: Path | None = None) -> Path | None:
     `.env` in the working directory, else /etc/penstock/penstock.env, else none.
 
     systemd may have read the last for us, as root, so it is passed over where we may not read it.
+    What cannot be looked for, since its folder is gone or closed to us, is not there for us.
     """
-    beside = (cwd or Path.cwd()) / ".env"
-    if beside.is_file():
-        return beside
-    return ETC_ENV_FILE if ETC_ENV_FILE.is_file() and os.access(ETC_ENV_FILE, os.R_OK) else None
+    # Joined to nothing, the name is looked for in the working directory, deleted or not.
+    beside = cwd / ".env" if cwd else Path(".env")
+    if is_file(beside):
+        return beside.absolute()
+    return ETC_ENV_FILE if is_file(ETC_ENV_FILE) and os.access(ETC_ENV_FILE, os.R_OK) else None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, as far as we may look; never an error."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def locate(env: Mapping[str, str]) -> Location:
@@ -239,6 +250,11 @@ def locate(env: Mapping[str, str]) -> Location:
     except RuntimeError as error:
         raise SettingsError(
             [Problem("PENSTOCK_STATE_DIR", f"{error} (got {state_dir!r})")]
+        ) from None
+    except FileNotFoundError:
+        message = "the working directory is gone; give a path that begins with /"
+        raise SettingsError(
+            [Problem("PENSTOCK_STATE_DIR", f"{message} (got {state_dir!r})")]
         ) from None
     url = env.get("PENSTOCK_DATABASE_URL", "").strip() or _sqlite_url(path / DATABASE_NAME)
     try:
@@ -385,9 +401,9 @@ class _Reader:
         named = self._env.get(f"{name}_FILE")
         folder = self._env.get("CREDENTIALS_DIRECTORY")
         path = Path(named) if named else Path(folder) / name.lower() if folder else None
-        if path is None or not (named or path.exists()):
-            return ""
         try:
+            if path is None or not (named or path.exists()):
+                return ""
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             setting = f"{name}_FILE" if named else name
@@ -437,13 +453,18 @@ class _Reader:
     def _credentials(self, prefix: str) -> set[str]:
         """Settings that systemd hands over as files."""
         folder = self._env.get("CREDENTIALS_DIRECTORY")
-        if not folder or not Path(folder).is_dir():
+        try:
+            if not folder or not Path(folder).is_dir():
+                return set()
+            return {
+                path.name.upper()
+                for path in Path(folder).iterdir()
+                if path.name.startswith(prefix.lower())
+            }
+        except OSError as error:
+            message = f"{folder} cannot be read: {error.__class__.__name__}"
+            self.problem("CREDENTIALS_DIRECTORY", message)
             return set()
-        return {
-            path.name.upper()
-            for path in Path(folder).iterdir()
-            if path.name.startswith(prefix.lower())
-        }
 
     def accounts(self, values: Mapping[str, Any]) -> None:
         """A destination needs its keys."""
@@ -555,9 +576,22 @@ def _read_env_file(path: Path) -> dict[str, str]:
     from dotenv.parser import parse_stream
 
     try:
+        _require_file(path)
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError([Problem(str(path), f"cannot be read: {error}")]) from None
+    except PermissionError:
+        raise _unreadable(
+            path,
+            "this user may not; let it read the file and enter the folders above, or call"
+            " penstock as the user that may",
+        ) from None
+    except FileNotFoundError:
+        raise _unreadable(
+            path, f"there is no such file; `penstock init --env-file '{path}'` writes one"
+        ) from None
+    except UnicodeDecodeError:
+        raise _unreadable(path, "it is not UTF-8; save it as UTF-8") from None
+    except OSError as error:
+        raise _unreadable(path, f"{error.strerror}; name another with --env-file") from None
     values: dict[str, str] = {}
     problems = []
     for binding in parse_stream(io.StringIO(text)):
@@ -576,6 +610,22 @@ def _read_env_file(path: Path) -> dict[str, str]:
     if problems:
         raise SettingsError(problems)
     return values
+
+
+def _require_file(path: Path) -> None:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise _unreadable(path, "it is a folder; name the file in it")
+    if not stat.S_ISREG(mode):
+        # A pipe gives what it has once: a daemon told to read it again would lose its limits.
+        raise _unreadable(
+            path,
+            "it is a pipe or a device, and settings are read more than once; put them into a file",
+        )
+
+
+def _unreadable(path: Path, why: str) -> SettingsError:
+    return SettingsError([Problem(str(path), f"cannot be read: {why}")])
 
 
 def umask_private() -> None:

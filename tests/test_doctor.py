@@ -472,6 +472,26 @@ def test_an_env_file_that_is_none_is_a_finding(tmp_path: Path, content: bytes | 
     assert str(file) in found.failed[0].message
 
 
+def test_of_an_env_file_that_is_a_pipe_or_a_folder_doctor_says_what_helps(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, remedy in ((pipe, "into a file"), (tmp_path, "name the file in it")):
+        finding = look(tmp_path, WELL, env_file=str(path)).failed[0]
+        assert finding.message.startswith(f"{path}: cannot be read")
+        assert remedy in finding.remedy
+
+
+def test_doctor_works_in_a_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine_of(tmp_path)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert look(tmp_path).code == 0
+
+
 def test_an_env_file_that_may_not_be_read_is_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1501,7 +1521,6 @@ def test_the_command_prints_one_document(
         assert set(check) == {"check", "state", "message", "remedy"}
         assert check["state"] in ("ok", "warn", "fail", "skipped")
     assert command.run(Namespace(env_file=str(tmp_path / "none"), json=False)) == 2
-    assert (
-        f"✗ settings: --env-file: there is no file {tmp_path / 'none'}" in capsys.readouterr().out
-    )
+    missing = tmp_path / "none"
+    assert f"✗ settings: {missing}: cannot be read: there is no" in capsys.readouterr().out
     assert tree(tmp_path) == before

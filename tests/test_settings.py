@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from daemon.settings import Settings, SettingsError, environment, load, locate
 from ledger.money import MicroCredits
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NOBODY = 65534
 SECRET = "sk-very-private-0123456789"
 
 # The least that is enough for a publication without a model, and for one with.
@@ -610,9 +611,81 @@ def test_only_the_file_in_etc_is_passed_over_where_it_may_not_be_read(
     assert settings.found_env_file() == nowhere / ".env"
 
 
+def as_another(look: Callable[[], str], closed: Path) -> str:
+    """What a user says who may not enter a folder; what is needed must be imported already."""
+    mine, theirs = os.pipe()
+    closed.chmod(0)
+    child = os.fork()
+    if child == 0:
+        said = "the child failed"
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            said = look()
+        except BaseException as error:
+            said = repr(error)
+        finally:
+            os.write(theirs, said.encode())
+            os._exit(0)
+    os.close(theirs)
+    os.waitpid(child, 0)
+    closed.chmod(0o700)
+    with os.fdopen(mine) as told:
+        return told.read()
+
+
+def test_a_file_that_cannot_be_looked_for_counts_as_none(nowhere: Path) -> None:
+    (nowhere / ".env").write_text("A=work\n")
+    settings.ETC_ENV_FILE.parent.mkdir()
+    settings.ETC_ENV_FILE.write_text("A=etc\n")
+    assert as_another(lambda: str(environment({"A": "env"})), nowhere) == "{'A': 'env'}"
+
+
+def test_a_file_that_was_named_and_may_not_be_read_is_named_with_what_helps(nowhere: Path) -> None:
+    named = nowhere / "named.env"
+    named.write_text("A=named\n")
+    environment({}, named)
+    said = as_another(lambda: str(environment({}, named)), nowhere)
+    assert said.startswith("SettingsError")
+    assert f"{named}: cannot be read: this user may not; let it read the file" in said
+    assert "Errno" not in said
+
+
+def test_in_a_folder_that_is_gone_there_is_no_file_and_no_relative_state(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = nowhere / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert environment({"A": "env"}) == {"A": "env"}
+    with pytest.raises(SettingsError, match="PENSTOCK_STATE_DIR: the working directory is gone"):
+        locate({"PENSTOCK_STATE_DIR": "state"})
+
+
+def test_credentials_that_cannot_be_looked_for_are_a_problem_and_no_crash(nowhere: Path) -> None:
+    folder = nowhere / "credentials"
+    folder.mkdir()
+    env = FREE | {"CREDENTIALS_DIRECTORY": str(folder)}
+    load(env, at=NOW)
+    said = as_another(lambda: str(load(env, at=NOW)), nowhere)
+    assert said.startswith("SettingsError")
+    assert f"DEVTO_API_KEY: {folder / 'devto_api_key'} cannot be read: PermissionError" in said
+
+
 def test_a_file_that_was_named_must_be_there(nowhere: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         environment({}, nowhere / "missing.env")
+
+
+def test_a_pipe_and_a_folder_are_said_to_be_that_and_are_not_waited_for(nowhere: Path) -> None:
+    pipe = nowhere / "pipe"
+    os.mkfifo(pipe)
+    for path, what in ((pipe, "it is a pipe or a device"), (nowhere, "it is a folder")):
+        with pytest.raises(SettingsError, match=f"{path}: cannot be read: {what}.*; "):
+            environment({}, path)
 
 
 @pytest.mark.parametrize(

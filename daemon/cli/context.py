@@ -44,8 +44,6 @@ class Context:
 
         if self._env is None:
             named = Path(self.args.env_file) if self.args.env_file else None
-            if named is not None and not named.is_file():
-                raise UsageError(f"--env-file {named}: there is no such file")
             self._env = settings.environment(os.environ, named)
         return self._env
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from daemon import look
 from daemon.app import session_file
-from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, warn
+from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, told, warn
 from daemon.doctor.patient import UNREADABLE, Patient, has_secret, own_values, secret_files
 from daemon.inference.ladder import Rung
 from daemon.inference.prices import UnknownPrice
+from daemon.settings import is_file
 
 
 def settings(patient: Patient) -> Findings:
@@ -20,7 +21,13 @@ def settings(patient: Patient) -> Findings:
     change = f"change it {where}; .env.example explains each setting"
     if patient.env_file is None:
         change = "`penstock init` writes a commented .env; set it there or in the environment"
-    found = [fail("settings", str(problem), change) for problem in patient.problems]
+    found = [
+        # Of a file that cannot be read at all, the problem itself says what helps.
+        told("settings", str(problem), change)
+        if problem.name == str(patient.env_file)
+        else fail("settings", str(problem), change)
+        for problem in patient.problems
+    ]
     source = patient.env_file or "the environment alone"
     return found or [ok("settings", f"read from {source}: all of them make sense")]
 
@@ -77,10 +84,10 @@ def secrets(patient: Patient) -> Findings:
 
 
 def _kept_secrets(patient: Patient) -> Iterator[Path]:
-    if patient.env_file and patient.env_file.is_file() and has_secret(own_values(patient.env_file)):
+    if patient.env_file and has_secret(own_values(patient.env_file)):
         yield patient.env_file
-    yield from (path for path in secret_files(patient.env) if path.exists())
-    if patient.location and (kept := session_file(patient.location)).exists():
+    yield from (path for path in secret_files(patient.env) if is_file(path))
+    if patient.location and is_file(kept := session_file(patient.location)):
         yield kept
 
 

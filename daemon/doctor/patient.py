@@ -68,8 +68,6 @@ def _environment(
 ) -> tuple[Mapping[str, str], list[Problem]]:
     if path is None:
         return dict(environ), []
-    if not path.is_file():
-        return dict(environ), [Problem("--env-file", f"there is no file {path}")]
     try:
         return settings_module.environment(environ, path), []
     except SettingsError as error:
@@ -80,6 +78,9 @@ def own_values(path: Path) -> dict[str, str]:
     """What can be read of an env file, though it may have lines which cannot."""
     from dotenv.parser import parse_stream
 
+    if not settings_module.is_file(path):
+        # A pipe would be waited for.
+        return {}
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -93,8 +94,12 @@ def secret_files(env: Mapping[str, str]) -> Iterator[Path]:
         if name.startswith(_OURS) and name.endswith("_FILE") and value:
             yield Path(value)
     folder = Path(env.get("CREDENTIALS_DIRECTORY") or os.devnull)
-    if folder.is_dir():
-        yield from (p for p in sorted(folder.iterdir()) if p.name.upper().startswith(_OURS))
+    try:
+        if folder.is_dir():
+            yield from (p for p in sorted(folder.iterdir()) if p.name.upper().startswith(_OURS))
+    except OSError:
+        # Which the settings say of it.
+        return
 
 
 def has_secret(env: Mapping[str, str]) -> bool:

@@ -53,6 +53,10 @@ def _folder(value: str) -> Path | None:
         return Path(value).expanduser().absolute() if value else None
     except RuntimeError as error:
         raise ValueError(str(error)) from None
+    except FileNotFoundError:
+        raise ValueError(
+            "the working directory is gone; a path that begins with / is needed"
+        ) from None
 
 
 def _amount(value: str) -> MicroCredits:

@@ -33,6 +33,8 @@ from ledger.money import MicroCredits
 
 ETC_ENV_FILE = Path("/etc/penstock/penstock.env")
 DATABASE_NAME = "penstock.db"
+# What the names of our settings begin with.
+OURS = ("PENSTOCK_", "DEVTO_", "BLUESKY_", "STRIPE_")
 # What stands behind a closing quote, or behind a space and a hash where there are no quotes.
 _TRAILING_COMMENT = re.compile(
     r"""^(?:'(?:\\.|[^'\\])*'\s*\S|"(?:\\.|[^"\\])*"\s*\S|[^'"].*\s#|\#)""", re.DOTALL
@@ -256,12 +258,28 @@ def locate(env: Mapping[str, str]) -> Location:
         raise SettingsError(
             [Problem("PENSTOCK_STATE_DIR", f"{message} (got {state_dir!r})")]
         ) from None
+    if not _is_text(str(path)):
+        message = "the path is not UTF-8; set it to one that is"
+        raise SettingsError([Problem("PENSTOCK_STATE_DIR", message)])
+    if not _is_text(env.get("PENSTOCK_DATABASE_URL", "")):
+        raise SettingsError(
+            [Problem("PENSTOCK_DATABASE_URL", "it is not UTF-8; write it in UTF-8")]
+        )
     url = env.get("PENSTOCK_DATABASE_URL", "").strip() or _sqlite_url(path / DATABASE_NAME)
     try:
         sqlite_path(url)
     except ValueError as error:
         raise SettingsError([Problem("PENSTOCK_DATABASE_URL", str(error))]) from None
     return Location(path, url)
+
+
+def _is_text(value: str) -> bool:
+    """Whether a value can be written down: no lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _sqlite_url(path: Path) -> str:
@@ -377,11 +395,22 @@ class _Reader:
     """Reads one environment and gathers what is wrong with it."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self._env = env
         self.problems: list[Problem] = []
+        # Python hands over bytes that are no UTF-8 as lone surrogates, which nothing can store.
+        self._spoilt = {
+            name
+            for name, value in env.items()
+            if name.startswith(OURS) and not _is_text(name + value)
+        }
+        self._env = {name: value for name, value in env.items() if name not in self._spoilt}
+        for name in sorted(self._spoilt):
+            shown = name.encode("ascii", "backslashreplace").decode()
+            self.problems.append(Problem(shown, "it is not UTF-8; write it in UTF-8"))
 
     def problem(self, name: str, message: str) -> None:
-        self.problems.append(Problem(name, message))
+        # What is on record as spoilt is not lacking as well.
+        if name not in self._spoilt:
+            self.problems.append(Problem(name, message))
 
     def value(self, option: Option) -> Any:
         """The parsed value; None where it is wrong, which is then a problem on record."""
@@ -566,7 +595,8 @@ class _Reader:
         try:
             return locate(self._env)
         except SettingsError as error:
-            self.problems += error.problems
+            for found in error.problems:
+                self.problem(found.name, found.message)
             return None
 
 

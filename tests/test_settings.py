@@ -611,6 +611,38 @@ def test_only_the_file_in_etc_is_passed_over_where_it_may_not_be_read(
     assert settings.found_env_file() == nowhere / ".env"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PENSTOCK_NICHE", "PENSTOCK_FEEDS", "PENSTOCK_STATE_DIR", "PENSTOCK_DATABASE_URL",
+        "PENSTOCK_ALERT_URL", "PENSTOCK_PROVIDER_LLM_KEY", "DEVTO_API_KEY", "BLUESKY_HANDLE",
+    ],
+)  # fmt: skip
+def test_bytes_that_are_no_utf_8_are_a_problem_of_their_setting(name: str) -> None:
+    """Python hands them over as lone surrogates, which no database, log or request takes."""
+    spoilt = os.fsdecode(b"sqlite:///sk-\xff\xfe")
+    assert problem(name, spoilt, PAID) == "it is not UTF-8; write it in UTF-8"
+    assert settings.alert_url({"PENSTOCK_ALERT_URL": spoilt}) == Secret()
+
+
+def test_a_name_that_is_no_utf_8_is_shown_in_letters() -> None:
+    assert list(problems(FREE | {os.fsdecode(b"PENSTOCK_\xff"): "1"})) == ["PENSTOCK_\\udcff"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("PENSTOCK_STATE_DIR", "PENSTOCK_STATE_DIR"),
+        ("PENSTOCK_DATABASE_URL", "PENSTOCK_DATABASE_URL"),
+        ("STATE_DIRECTORY", "PENSTOCK_STATE_DIR"),
+        ("HOME", "PENSTOCK_STATE_DIR"),
+    ],
+)
+def test_a_place_that_is_no_utf_8_is_none(name: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=f"{told}: .* not UTF-8"):
+        locate({name: os.fsdecode(b"/srv/\xff")})
+
+
 def as_another(look: Callable[[], str], closed: Path) -> str:
     """What a user says who may not enter a folder; what is needed must be imported already."""
     mine, theirs = os.pipe()
@@ -663,6 +695,7 @@ def test_in_a_folder_that_is_gone_there_is_no_file_and_no_relative_state(
     assert environment({"A": "env"}) == {"A": "env"}
     with pytest.raises(SettingsError, match="PENSTOCK_STATE_DIR: the working directory is gone"):
         locate({"PENSTOCK_STATE_DIR": "state"})
+    assert "the working directory is gone" in problem("PENSTOCK_OUTBOX_DIR", "outbox")
 
 
 def test_credentials_that_cannot_be_looked_for_are_a_problem_and_no_crash(nowhere: Path) -> None:

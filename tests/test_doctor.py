@@ -1287,6 +1287,15 @@ def test_a_session_file_that_is_none_counts_as_none(tmp_path: Path, stored: byte
     assert "the app password was not tried" in found.of("bluesky")[-1].message
 
 
+def test_stripe_that_cannot_be_reached_is_no_fault_of_its_key(tmp_path: Path) -> None:
+    around = Surroundings()
+    around.connected = False
+    finding = look(tmp_path, EVERYTHING, around).one("stripe")
+    assert finding.state is State.FAIL
+    assert "STRIPE_URL" in finding.remedy
+    assert "STRIPE_API_KEY" not in finding.remedy
+
+
 def test_stripe_is_asked_for_nothing_and_its_words_are_told(tmp_path: Path) -> None:
     around = Surroundings()
     assert look(tmp_path, EVERYTHING, around).one("stripe").state is State.OK

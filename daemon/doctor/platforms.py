@@ -25,7 +25,7 @@ from daemon import app, plugins
 from daemon.doctor.asking import Answer, Getter, Times, Unreached, Watched, getter
 from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, told, warn
 from daemon.doctor.patient import UNREADABLE, Patient
-from daemon.revenue.port import SourceError
+from daemon.revenue.port import SourceBarred, SourceError
 from daemon.settings import BlueskyAccount
 
 # As our publisher says it; tests/test_doctor.py compares.
@@ -210,8 +210,11 @@ async def stripe(patient: Patient, outside: Outside) -> Findings:
         return [skipped("stripe", "STRIPE_API_KEY is empty: no revenue from Stripe is booked")]
     try:
         await source.received(patient.at)
-    except SourceError as error:
+    except SourceBarred as error:
         return [told("stripe", str(error), "look at STRIPE_API_KEY")]
+    except SourceError as error:
+        # No word was said about the key.
+        return [told("stripe", str(error), "look at STRIPE_URL and the network")]
     finally:
         await source.close()
     if chosen.earning.stripe_key.reveal().startswith("sk_"):

@@ -472,6 +472,17 @@ def test_an_env_file_that_is_none_is_a_finding(tmp_path: Path, content: bytes | 
     assert str(file) in found.failed[0].message
 
 
+def test_options_of_a_model_that_is_on_no_ladder_are_told(tmp_path: Path) -> None:
+    machine_of(tmp_path)
+    options = "llm/alhpa=max_output:900;llm/beta=timeout:9;llm/gamma=effort:low"
+    priced = f"{WELL['PENSTOCK_PRICES']};llm/gamma=1,1,1"
+    given = WELL | {"PENSTOCK_MODEL_OPTIONS": options, "PENSTOCK_PRICES": priced}
+    found = look(tmp_path, given)
+    warned = [f.message for f in found.of("settings") if f.state is State.WARN]
+    assert warned == ["PENSTOCK_MODEL_OPTIONS: llm/alhpa is on no ladder; did you mean llm/alpha?"]
+    assert found.code == 0
+
+
 def test_of_an_env_file_that_is_a_pipe_or_a_folder_doctor_says_what_helps(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

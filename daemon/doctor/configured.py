@@ -12,6 +12,7 @@ from daemon.doctor.findings import Finding, Findings, fail, ok, skipped, told, w
 from daemon.doctor.patient import UNREADABLE, Patient, has_secret, own_values, secret_files
 from daemon.inference.ladder import Rung
 from daemon.inference.prices import UnknownPrice
+from daemon.options import did_you_mean
 from daemon.settings import is_file
 
 
@@ -29,7 +30,21 @@ def settings(patient: Patient) -> Findings:
         for problem in patient.problems
     ]
     source = patient.env_file or "the environment alone"
-    return found or [ok("settings", f"read from {source}: all of them make sense")]
+    found = found or [ok("settings", f"read from {source}: all of them make sense")]
+    return [*found, *_idle_options(patient)]
+
+
+def _idle_options(patient: Patient) -> Iterator[Finding]:
+    """Options of a model that nothing asks: a name misspelt, most likely, and a limit with it."""
+    chosen = patient.settings
+    if chosen is None:
+        return
+    asked = {str(rung) for ladder in chosen.ladders.values() for rung in ladder.paid}
+    known = tuple(asked | set(chosen.prices.own))
+    for name in map(str, chosen.model_options):
+        if name not in known:
+            said = f"PENSTOCK_MODEL_OPTIONS: {name} is on no ladder{did_you_mean(name, known)}"
+            yield warn("settings", said, "correct its name, or take it out: it changes nothing")
 
 
 def limits(patient: Patient) -> Findings:

@@ -483,6 +483,41 @@ def test_options_of_a_model_that_is_on_no_ladder_are_told(tmp_path: Path) -> Non
     assert found.code == 0
 
 
+def test_as_root_a_key_is_read_as_the_owner_of_the_state_reads_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: only root can become somebody else")
+    home = Path(tempfile.mkdtemp(prefix="penstock-doctor-test."))
+    try:
+        home.chmod(0o755)
+        desk = machine_of(home)
+        for path in (desk.state, *desk.state.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        key = home / "key"
+        key.write_text(STRIPE_KEY)
+        key.chmod(0o600)
+        given = {"HOME": str(home), "PENSTOCK_STATE_DIR": str(desk.state)}
+        for name, value in (given | {"STRIPE_API_KEY_FILE": str(key)}).items():
+            monkeypatch.setenv(name, value)
+        feed_file = home / "feed.xml"
+        feed_file.write_text(feed(NOW))
+        monkeypatch.setenv("PENSTOCK_FEEDS", str(feed_file))
+        monkeypatch.setenv("STRIPE_URL", "http://127.0.0.1:9")
+        look(home)  # what a look imports, the child cannot
+        capfd.readouterr()
+        child = os.fork()
+        if child == 0:
+            try:
+                command.run(Namespace(env_file=None, json=True))
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert f"{key} cannot be read: PermissionError" in capfd.readouterr().out
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
 def test_of_an_env_file_that_is_a_pipe_or_a_folder_doctor_says_what_helps(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

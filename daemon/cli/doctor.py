@@ -39,10 +39,8 @@ _WORST_FIRST = (Exit.BOOKS_WRONG, Exit.SETTINGS, Exit.FAILED)
 def run(args: Namespace) -> int:
     """Look at everything, and change nothing."""
     context = Context(args)
-    patient = doctor.admit(os.environ, args.env_file, context.clock.now())
-    if patient.location is not None:
-        # What root may do says nothing about what the service may.
-        drop_to_owner(patient.location.state_dir)
+    # What root may do says nothing about what the service may.
+    patient = doctor.admit(os.environ, args.env_file, context.clock.now(), drop_to_owner)
     found = sorted(doctor.examine(patient, World()), key=lambda f: _ORDER.index(f.check))
     context.show(document(found), human(found))
     return code(found)

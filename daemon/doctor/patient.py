@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import StringIO
@@ -17,10 +17,9 @@ from pathlib import Path
 
 from daemon import settings as settings_module
 from daemon.doctor.findings import Mask
-from daemon.settings import Location, Problem, Settings, SettingsError
+from daemon.settings import OURS, Location, Problem, Settings, SettingsError
 
 UNREADABLE = "the settings cannot be read as a whole (see settings)"
-_OURS = ("PENSTOCK_", "DEVTO_", "BLUESKY_", "STRIPE_")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|ALERT_URL")
 _SECRET_BYTES_MAX = 65_536
 
@@ -44,10 +43,27 @@ class Patient:
     mask: Mask
 
 
-def admit(environ: Mapping[str, str], named: str | None, at: datetime) -> Patient:
-    """Read what there is; whatever is wrong becomes a problem of the patient's."""
+def admit(
+    environ: Mapping[str, str],
+    named: str | None,
+    at: datetime,
+    become_owner: Callable[[Path], None] = lambda _: None,
+) -> Patient:
+    """
+    Read what there is; whatever is wrong becomes a problem of the patient's.
+
+    Args:
+        become_owner: gets the state folder once the env file is read, which systemd reads as root,
+            and before any file it names, which the service reads as itself.
+    """
     path = Path(named) if named else settings_module.found_env_file()
     env, problems = _environment(environ, path)
+    location: Location | None = None
+    try:
+        location = settings_module.locate(env)
+        become_owner(location.state_dir)
+    except SettingsError:
+        pass
     settings: Settings | None = None
     for needs in ({"for_run": True, "for_platforms": True}, {"for_run": False}):
         try:
@@ -56,10 +72,6 @@ def admit(environ: Mapping[str, str], named: str | None, at: datetime) -> Patien
         except SettingsError as error:
             # The first asks for everything, and so names everything.
             problems += [p for p in error.problems if p not in problems]
-    try:
-        location = settings_module.locate(env)
-    except SettingsError:
-        location = None
     return Patient(at, env, path, settings, tuple(problems), location, Mask(_secrets(env)))
 
 
@@ -91,12 +103,12 @@ def own_values(path: Path) -> dict[str, str]:
 def secret_files(env: Mapping[str, str]) -> Iterator[Path]:
     """The files that secrets are read from, there or not."""
     for name, value in env.items():
-        if name.startswith(_OURS) and name.endswith("_FILE") and value:
+        if name.startswith(OURS) and name.endswith("_FILE") and value:
             yield Path(value)
     folder = Path(env.get("CREDENTIALS_DIRECTORY") or os.devnull)
     try:
         if folder.is_dir():
-            yield from (p for p in sorted(folder.iterdir()) if p.name.upper().startswith(_OURS))
+            yield from (p for p in sorted(folder.iterdir()) if p.name.upper().startswith(OURS))
     except OSError:
         # Which the settings say of it.
         return
@@ -105,7 +117,7 @@ def secret_files(env: Mapping[str, str]) -> Iterator[Path]:
 def has_secret(env: Mapping[str, str]) -> bool:
     """Whether a secret stands among these settings themselves."""
     return any(
-        value and name.startswith(_OURS) and _SECRET.search(name) and not name.endswith("_FILE")
+        value and name.startswith(OURS) and _SECRET.search(name) and not name.endswith("_FILE")
         for name, value in env.items()
     )
 
@@ -113,7 +125,7 @@ def has_secret(env: Mapping[str, str]) -> bool:
 def _secrets(env: Mapping[str, str]) -> Iterator[str]:
     """Every secret there may be, whether or not the settings make sense."""
     for name, value in env.items():
-        if name.startswith(_OURS) and _SECRET.search(name) and not name.endswith("_FILE"):
+        if name.startswith(OURS) and _SECRET.search(name) and not name.endswith("_FILE"):
             yield value.strip()
     for path in secret_files(env):
         try:

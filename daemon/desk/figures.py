@@ -2,7 +2,8 @@
 Numbers in prose: read one way, however they are written.
 
 Digits of any script, thousands set apart by commas, apostrophes or spaces, fractions, signs,
-percent, millions, versions, and English number words. 7.10 is not 7.1; 1.5 million is 1,500,000.
+percent, millions, 万 and its kin, versions, and English number words. 7.10 is not 7.1; 1.5 million
+is 1,500,000, and so is 150万.
 """
 
 from __future__ import annotations
@@ -25,6 +26,20 @@ _SCALES = {
 }  # fmt: skip
 # Right behind a number; elsewhere these are letters like any other.
 _LETTERS = {"k": 1_000, "K": 1_000, "M": 10**6, "B": 10**9, "T": 10**12}
+# Of an amount of money alone: 5m is five metres elsewhere.
+_COINS = {"m": 10**6, "b": 10**9}
+_SMALL = {"十": 10, "십": 10, "百": 100, "백": 100, "千": 1_000, "천": 1_000}
+_MYRIADS = {
+    "万": 10**4, "萬": 10**4, "만": 10**4, "億": 10**8, "亿": 10**8, "억": 10**8,
+    "兆": 10**12, "조": 10**12,
+}  # fmt: skip
+# 2024十大 is a year, so a small scale other than a thousand needs a large one behind it; 千克 is a
+# unit, 万博 a fair, and 제3조 an article of a law.
+_EASTERN = (
+    rf"(?:[{''.join(_SMALL)}]?[{''.join(_MYRIADS)}]|[千천])"
+    r"(?<!제\d조)(?<!제\d\d조)(?<!제\d\d\d조)"
+    r"(?<![千兆](?=[克瓦米赫卡帕伏焦]|字节|比特))(?<!万(?=博(?!士)))"
+)
 # A number right beside a letter without case is in no name for that, as it would be in IPv6:
 # Hebrew to Myanmar, Hangul, Ethiopic, Khmer, Kana and Han.
 _CASELESS = (
@@ -32,14 +47,20 @@ _CASELESS = (
 )
 _INNER = rf"[^\W{_CASELESS}]"
 _CURRENCIES = "EUR|USD|GBP|CHF|JPY|CNY|INR|CAD|AUD|SEK|NOK|DKK|PLN"
+_SIGNS = r"[$£¥¢\u20a0-\u20cf]"
+_CODES = rf"(?<!{_INNER})(?:{_CURRENCIES})"
 # Digits behind a letter (IPv6, S3) are part of a name; behind a v alone they are a version, and
 # behind a currency an amount.
 _NUMBER = re.compile(
-    rf"(?:(?<![^\W_{_CASELESS}])|(?<=(?<!{_INNER})(?:{_CURRENCIES})))"
+    rf"(?:(?<![^\W_{_CASELESS}])|(?<={_CODES}))"
+    rf"(?:(?P<money>(?<={_SIGNS})|(?<={_SIGNS} )|(?<={_CODES})|(?<={_CODES} ))|)"
     r"(?<!\w_)(?<!\d[.,])(?:[vV](?=\d))?"
     r"(?P<sign>(?<![-\w)\]])-(?=[\d.]))?"
     rf"(?P<figure>(?:\d+ )?\d+⁄\d+|\d+(?:[.,]\d+)*(?:[eE][+-]?\d+(?!{_INNER}))?|\.\d+)"
     rf"(?:(?P<letter>[{''.join(_LETTERS)}](?!{_INNER}))"
+    # A 5m $20 cable is five metres long.
+    rf"|(?P<coin>[mb])(?!{_INNER})(?(money)|(?= ?(?:{_SIGNS}|(?:{_CURRENCIES})\b)(?! ?\d)))"
+    rf"| ?(?P<eastern>{_EASTERN})"
     rf"|[ -]?(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
     r"(?P<percent>\s?(?:%|percent\b|per cent\b|percentage points?\b|Prozent\b|pour ?cent\b))?"
 )
@@ -47,7 +68,7 @@ _NUMBER = re.compile(
 _COMPOUND = re.compile(
     r"(?<![\w.,/-])(?:[A-Z][A-Za-z]*[A-Z]-\d+(?:-\d+)*|\d+-bit|24/7)(?![\w%/]|[.,]\d|-\d)"
 )
-_RANGE = re.compile(r"\s*(?:-|–|—|to|and|or|bis|und|oder)\s*")
+_RANGE = re.compile(r"\s*(?:-|–|—|~|〜|至|到|to|and|or|bis|und|oder)\s*")
 _UNITS = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
     "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14,
@@ -58,15 +79,21 @@ _TENS = {
     "eighty": 80, "ninety": 90,
 }  # fmt: skip
 _LARGE = {"thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SMALL = "|".join(sorted([*_UNITS, *_TENS], key=len, reverse=True))
+_SMALL_WORDS = "|".join(sorted([*_UNITS, *_TENS], key=len, reverse=True))
 _GROUP = "|".join(["hundred", *_LARGE])
 # A bare million has its number in digits before it, or none.
 _SPELT_RUN = re.compile(
-    rf"\b(?:a[ ](?:{_GROUP})|{_SMALL})\b(?:(?:[ -]|[ ]and[ ])(?:{_SMALL}|{_GROUP})\b)*",
+    rf"\b(?:a[ ](?:{_GROUP})|{_SMALL_WORDS})\b(?:(?:[ -]|[ ]and[ ])(?:{_SMALL_WORDS}|{_GROUP})\b)*",
     re.IGNORECASE,
 )
 _THOUSANDS = re.compile(r"(?<=\d)[,'’](?=\d{3}(?!\d))")
 _MINUS = re.compile(r"(?<![^\s(])–(?=[\d.])")
+# 5億3000万, 3천500만, 1万2000: one number in parts. A last 5 alone would be short for 5000.
+_PART = re.compile(rf"(\d{{1,15}})({_EASTERN})")
+_PARTS = re.compile(
+    rf"(?<![\d.,])(?:\d{{1,15}}{_EASTERN}(?: (?=\d{{1,15}}{_EASTERN}))?)+"
+    r"(?:(?P<rest>\d{2,4})(?![\d.,]\d|\d))?"
+)
 _SPACED = re.compile(rf"(?<![\d.,])(?<!{_INNER})[1-9]\d{{0,2}}(?: \d{{3}})+(?![\d])(?![.,]\d)")
 
 
@@ -109,7 +136,7 @@ def normalised(text: str) -> str:
     plain = unicodedata.normalize("NFKC", plain)
     plain = _MINUS.sub("-", plain)
     plain = _SPACED.sub(lambda found: found[0].replace(" ", ""), plain)
-    return _THOUSANDS.sub("", plain)
+    return _PARTS.sub(_joined, _THOUSANDS.sub("", plain))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +160,49 @@ class _Figure:
             yield from replace(self, digits=self.digits[1]).forms()
 
 
+def _joined(parts: re.Match[str]) -> str:
+    """A number in parts as one; unchanged where its parts do not go down, and so are several."""
+    if not parts["rest"] and len(_PART.findall(parts[0])) < 2:
+        return parts[0]
+    total = section = 0
+    # What the next scale must stay below, over the whole number and within its section.
+    large = 10**16
+    small = 10**4
+    for digits, scales in _PART.findall(parts[0]):
+        scale = _SMALL.get(scales[0], 1)
+        if scale >= small or int(digits) * scale >= 10**4:
+            return parts[0]
+        section, small = section + int(digits) * scale, scale
+        if scales[-1] in _MYRIADS:
+            if _MYRIADS[scales[-1]] >= large:
+                return parts[0]
+            large, small = _MYRIADS[scales[-1]], 10**4
+            total, section = total + section * large, 0
+    rest = int(parts["rest"] or 0)
+    # 1亿2千 is short for 1亿2千万.
+    if ((section or rest) and large in (10**8, 10**12)) or rest >= small:
+        return parts[0]
+    return str(total + section + rest)
+
+
+def _eastern(scales: str) -> int:
+    """What a scale of one or two characters, such as 千万, multiplies by."""
+    factor = 1
+    for character in scales:
+        factor *= _SMALL.get(character) or _MYRIADS[character]
+    return factor
+
+
 def _figures(text: str, *, as_ranges: bool = True) -> list[_Figure]:
     found: list[_Figure] = []
     following: tuple[_Figure, int] | None = None
     for match in reversed(list(_NUMBER.finditer(text))):
-        scale = _LETTERS.get(match["letter"]) or _SCALES.get((match["scale"] or "").casefold(), 1)
+        scale = (
+            _LETTERS.get(match["letter"])
+            or _COINS.get(match["coin"])
+            or _SCALES.get((match["scale"] or "").casefold())
+            or _eastern(match["eastern"] or "")
+        )
         percent = match["percent"] is not None
         figure = _Figure(match["figure"], match["sign"] is not None, percent, scale)
         # 5 to 10 % is 5 % to 10 %.

@@ -36,6 +36,7 @@ from tests.cli_helpers import (
     assert_billed_exactly,
     assert_covered,
     books,
+    checked,
     checked_books,
     digest_desk,
     ladder,
@@ -129,6 +130,17 @@ def test_init_writes_every_setting_for_its_owner_alone_and_makes_the_state(tmp_p
 
 
 @beside
+def test_init_where_no_file_can_be_written_says_what_helps(tmp_path: Path) -> None:
+    desk, gone = Desk(tmp_path), tmp_path / "gone"
+    gone.mkdir()
+    left = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", PENSTOCK, "init"]
+    done = subprocess.run(left, cwd=gone, env=desk.env(), capture_output=True, timeout=60)
+    result = checked(left, done.returncode, done.stdout, done.stderr)
+    assert (result.code, desk.state.exists()) == (2, False)
+    assert ".env cannot be written: No such file" in result.err
+    assert "--env-file" in result.err
+
+
 def test_init_keeps_what_is_there_and_can_be_repeated(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     (tmp_path / ".env").write_text("PENSTOCK_NICHE=kept\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from daemon.options import OPTIONS
 from daemon.secret import Secret
 from daemon.settings import Settings, SettingsError, environment, load, locate
 from ledger.money import MicroCredits
+from tests.cli_helpers import as_another
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-NOBODY = 65534
 SECRET = "sk-very-private-0123456789"
 
 # The least that is enough for a publication without a model, and for one with.
@@ -641,31 +641,6 @@ def test_a_name_that_is_no_utf_8_is_shown_in_letters() -> None:
 def test_a_place_that_is_no_utf_8_is_none(name: str, told: str) -> None:
     with pytest.raises(SettingsError, match=f"{told}: .* not UTF-8"):
         locate({name: os.fsdecode(b"/srv/\xff")})
-
-
-def as_another(look: Callable[[], str], closed: Path) -> str:
-    """What a user says who may not enter a folder; what is needed must be imported already."""
-    mine, theirs = os.pipe()
-    closed.chmod(0)
-    child = os.fork()
-    if child == 0:
-        said = "the child failed"
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            said = look()
-        except BaseException as error:
-            said = repr(error)
-        finally:
-            os.write(theirs, said.encode())
-            os._exit(0)
-    os.close(theirs)
-    os.waitpid(child, 0)
-    closed.chmod(0o700)
-    with os.fdopen(mine) as told:
-        return told.read()
 
 
 def test_a_file_that_cannot_be_looked_for_counts_as_none(nowhere: Path) -> None:

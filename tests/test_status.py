@@ -29,6 +29,7 @@ from sqlalchemy import Connection
 from daemon import alerts, control, journal
 from daemon.alerts import Kind
 from daemon.cli import page, status
+from daemon.cli.context import Context, UsageError
 from daemon.cli.page import BLOCKS, LETTERS, Line, plain, printable, sections, sparkline, trend
 from daemon.journal import PublicationState, RunOutcome, RunState
 from daemon.settings import Settings
@@ -37,7 +38,7 @@ from ledger import store
 from ledger.database import Database
 from ledger.errors import SchemaTooOld, StorageBusy
 from ledger.money import ZERO, MicroCredits
-from tests.cli_helpers import AMOUNT, MOMENT, PENSTOCK, Desk, digest_desk
+from tests.cli_helpers import AMOUNT, MOMENT, PENSTOCK, Desk, as_another, digest_desk
 from tests.ledger_helpers import NO_LIMITS, open_run, whole_book
 from tests.virtual import VirtualTime
 
@@ -497,3 +498,23 @@ def test_the_document_is_json(database: Database) -> None:
     assert json.loads(json.dumps(document(database, chosen()), default=str))
     names = [line.name for lines in sections(document(database), UTC) for line in lines]
     assert max(map(len, names)) <= page.LABEL
+
+
+def test_who_may_not_look_at_the_state_is_told_who_may(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Desk(tmp_path_factory.mktemp("closed")).initialised().state
+
+    def said() -> str:
+        try:
+            with Context(Namespace(env_file=None, json=False)).reading():
+                return "read"
+        except UsageError as error:
+            return str(error)
+
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("PENSTOCK_STATE_DIR", str(state))
+    assert said() == "read"
+    assert as_another(said, state).startswith(
+        f"{state}/penstock.db: this user may not look there; call penstock with sudo"
+    )

@@ -72,7 +72,14 @@ class Context:
         from ledger.errors import SchemaTooOld
 
         database = Database(self.location.database_url)
-        if not database.path.is_file():
+        try:
+            there = database.path.is_file()
+        except PermissionError as error:
+            raise UsageError(
+                f"{database.path}: this user may not look there; call penstock with sudo, or as"
+                " the owner of the state directory"
+            ) from error
+        if not there:
             raise SchemaTooOld(f"there is no database at {database.path}")
         try:
             with database.read() as tx:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daemon import options, settings
 from daemon.app import opened_database
-from daemon.cli.context import Context, drop_to_owner
+from daemon.cli.context import Context, UsageError, drop_to_owner
 from daemon.cli.exits import Exit
 
 
@@ -40,6 +40,11 @@ def _write_example(path: Path) -> bool:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return False
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}; call it in a folder that is there and"
+            " yours, or name a file with --env-file"
+        ) from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(options.example())
     return True

@@ -165,13 +165,19 @@ def keep(
     Args:
         picture: the card of the new title.
     Raises:
-        Moved: it was approved, rejected, let go or edited since.
+        Moved: it was approved, rejected, let go or edited since, or its text is stored for a
+            destination, which may have it already.
     """
     assert not edit.refused
     row = journal.run(tx, run)
     if row is None or row.state != RunState.AWAITING_APPROVAL:
         state = "gone" if row is None else row.outcome or row.reason or row.state
         raise Moved(f"{run} does not wait for approval any more; it is {state}")
+    if frozen := [one.platform for one in journal.publications(tx, run=run) if one.payload]:
+        raise Moved(
+            f"{run} may be at {', '.join(frozen)} as it is; approve or reject it, it cannot be"
+            " edited any more"
+        )
     if kept(tx, run) != instead_of:
         raise Moved(f"somebody else has edited {run} meanwhile")
     draft = edit.draft

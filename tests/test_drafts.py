@@ -364,9 +364,18 @@ def _edited(tx: Connection, run: str) -> None:
     journal.finish_step(tx, run, packaging.PUBLICIST, {"posts": ["Other words."]}, START)
 
 
+def _frozen(tx: Connection, run: str) -> None:
+    journal.intend(tx, run, "devto", key=run, payload=b"{}", title="As it was", at=START)
+
+
 @pytest.mark.parametrize(
     ("meanwhile", "said"),
-    [(_approved, "approved"), (_rejected, "abstained"), (_edited, "somebody else")],
+    [
+        (_approved, "approved"),
+        (_rejected, "abstained"),
+        (_edited, "somebody else"),
+        (_frozen, "may be at devto as it is"),
+    ],
 )
 def test_what_happened_meanwhile_is_not_undone(
     stage: MakeStage, meanwhile: Callable[[Connection, str], None], said: str

@@ -491,9 +491,11 @@ def articles_published(tx: Connection, *, since: datetime, until: datetime) -> i
 
 
 def articles_reached(tx: Connection, platforms: Sequence[str]) -> int:
-    """How many articles were ever published to one of these destinations."""
+    """How many articles were ever published to one of these destinations, for others to see."""
     statement = select(func.count(_publication.c.run.distinct())).where(
         _publication.c.platform.in_(platforms),
+        # A folder that is a site by now was private then.
+        func.coalesce(_publication.c.url, "").not_like("file:%"),
         _publication.c.state.in_([PublicationState.PUBLISHED, PublicationState.WITHDRAWN]),
     )
     return tx.execute(statement).scalar_one()

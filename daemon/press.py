@@ -168,7 +168,15 @@ class Press:
         with self._books.read() as tx:
             rows = journal.publications(tx, run=run)
         if not _states(rows) & {*journal.REACHED}:
-            waiting = [row for row in rows if row.state == PublicationState.INTENDED]
+            names = {publisher.name for publisher in self._publishers}
+            waiting = [
+                row
+                for row in rows
+                # No run waits for what is wanted back, or for a destination that is none now.
+                if row.state == PublicationState.INTENDED
+                and row.withdrawal is None
+                and row.platform in names
+            ]
             if waiting:
                 raise Parked(_problems(waiting))
 
@@ -215,7 +223,7 @@ class Press:
             )  # fmt: skip
         # Where it is announced first: a link to nothing is worse than an article without one.
         for publisher in reversed(self._publishers):
-            await self._deliver(publisher, run)
+            await self._deliver(publisher, run, beside=True)
         with self._books.read() as tx:
             return list(journal.publications(tx, run=run))
 
@@ -237,9 +245,13 @@ class Press:
         """Store what is due where, and freeze what can be; one instant for all of it."""
         with self._books.read() as tx:
             row = journal.run(tx, run)
-            known = {found.platform for found in journal.publications(tx, run=run)}
+            found = journal.publications(tx, run=run)
             title = packaging.manuscript(tx, run).title
         assert row is not None
+        if any(one.withdrawal is not None for one in found):
+            # It was taken back, from wherever it is due since then as well.
+            return
+        known = {one.platform for one in found}
         lacking = [publisher for publisher in self._due(row) if publisher.name not in known]
         if not lacking:
             return
@@ -254,14 +266,22 @@ class Press:
                     tx, run, name, key=intent.key, payload=intent.payload, title=title, at=post.at
                 )
 
-    async def _deliver(self, publisher: Publisher, run: str) -> None:
-        """Bring one publication as far as it can be brought now."""
+    async def _deliver(self, publisher: Publisher, run: str, *, beside: bool = False) -> None:
+        """
+        Bring one publication as far as it can be brought now.
+
+        Args:
+            beside: another process may be publishing it, so it is only taken back.
+        """
         with self._books.read() as tx:
             row = journal.publication(tx, run, publisher.name)
+            step = journal.step(tx, run, _step(publisher.name)) if beside else None
         if row is None:
             return
         if row.withdrawal is not None:
-            await self._take_back(publisher, row)
+            # Who is sending it may have asked whether it is wanted back before it was.
+            sent_now = step is not None and step.state == StepState.RUNNING
+            await self._take_back(publisher, row, sent_now=sent_now)
             return
         now = self._clock.now()
         # Further off than anybody is let put it off: the clock was ahead when that was noted.
@@ -315,7 +335,7 @@ class Press:
 
     async def _try(self, publisher: Publisher, row: Any, *, looks: bool) -> None:
         """Look where it may be live already, then carry the intent out."""
-        run, name = row.run, f"publish:{row.platform}"
+        run, name = row.run, _step(row.platform)
         with self._books.read() as tx:
             pause = self._gate.shut(tx)
             begun = journal.run(tx, run)
@@ -396,7 +416,7 @@ class Press:
         self, publisher: Publisher, row: Any, change: Mapping[str, Any], error: Exception | None
     ) -> None:
         """What came of an attempt, the step, the alerts and the archive, in one transaction."""
-        now, name = self._clock.now(), f"publish:{row.platform}"
+        now, name = self._clock.now(), _step(row.platform)
         async with self._books.write() as tx:
             journal.change_publication(tx, row.run, row.platform, **change)
             self._level(tx, publisher, row, error, change["error"])
@@ -408,7 +428,7 @@ class Press:
             if isinstance(error, Withdrawn):
                 journal.want_back(tx, row.run, change["error"])
 
-    async def _take_back(self, publisher: Publisher, row: Any) -> None:
+    async def _take_back(self, publisher: Publisher, row: Any, *, sent_now: bool) -> None:
         """Withdraw what is out, look where it may be, let go of what is not."""
         if row.state not in (*OPEN, PublicationState.PUBLISHED):
             return
@@ -416,7 +436,12 @@ class Press:
         change: dict[str, Any]
         try:
             receipt = await self._receipt(publisher, row)
-            if receipt is None:
+            if receipt is None and sent_now:
+                change = {
+                    "state": PublicationState.UNCONFIRMED,
+                    "error": "not withdrawn yet: it may be going out at this moment",
+                }
+            elif receipt is None:
                 if isinstance(publisher, Discarding) and row.payload:
                     await self._patiently(row, partial(publisher.discard, _stored(row)))
                 change = {
@@ -563,6 +588,11 @@ def _intended(publisher: Publisher, post: Post) -> Intent:
         # Such as a folder that cannot be read; it must stop no other destination.
         logger.exception("press.intend: %s cannot prepare %s", publisher.name, post.run)
         return _LATER
+
+
+def _step(platform: str) -> str:
+    """The name of the step that publishes to a destination."""
+    return f"publish:{platform}"
 
 
 def _stored(row: Any) -> Intent:

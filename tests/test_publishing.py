@@ -21,14 +21,14 @@ from typing import Any
 import pytest
 
 from daemon import alerts, cli, control, journal
-from daemon.app import opened_database
+from daemon.app import opened_database, opened_parts
 from daemon.journal import RunOutcome, RunState
 from daemon.sources import published
 from ledger.database import Database
 from tests.doubles.bluesky import Trouble
 from tests.doubles.wire import Answer, Fault, Request
 from tests.platforms import Platforms
-from tests.stage import Kill, Killed
+from tests.stage import Kill, Killed, Silent, blog_pages, renamed
 from tests.virtual import START
 
 EVERYWHERE = {"outbox": "published", "devto": "published", "bluesky": "published"}
@@ -83,6 +83,14 @@ def card(stage: Platforms) -> dict[str, Any] | None:
     (record,) = stage.bluesky.posts().values()
     embed = record.get("embed")
     return None if embed is None else embed["external"]
+
+
+def state(stage: Ready) -> str:
+    """That of its run."""
+    with stage.reading() as tx:
+        row = journal.run(tx, stage.run)
+    assert row is not None
+    return str(row.state)
 
 
 def kinds(stage: Platforms) -> list[tuple[str, bool]]:
@@ -141,6 +149,27 @@ def test_without_devto_the_site_is_announced_or_the_post_stands_alone(
     else:
         assert shown is not None
         assert shown["uri"].startswith(link)
+
+
+def test_the_first_articles_that_others_can_see_wait_for_a_person(
+    finished: Path, tmp_path: Path
+) -> None:
+    private = Ready(finished, tmp_path, PENSTOCK_PUBLISHERS="outbox")
+    assert private.once().outcome is RunOutcome.PUBLISHED
+    site = {"PENSTOCK_PUBLISHERS": "outbox", "PENSTOCK_SITE_URL": SITE}
+    public = Platforms(tmp_path, PENSTOCK_APPROVAL="first:1", **site)
+    public.deposit("5", "second")
+    public.sleep(3600)
+    public.blog.pages = renamed(blog_pages())
+    report = public.once()
+    assert report.outcome is RunOutcome.AWAITING_APPROVAL
+    assert "and 0 are out" in report.reason
+    assert report.run is not None
+    approve(public, report.run)
+    assert public.once().outcome is RunOutcome.PUBLISHED
+    public.blog.pages = renamed(blog_pages(), "3")
+    public.sleep(3600)
+    assert public.once().outcome is RunOutcome.PUBLISHED
 
 
 # What is refused, and what waits
@@ -631,6 +660,9 @@ def test_an_article_cut_short_on_its_way_to_the_outbox_leaves_no_file(
     monkeypatch.undo()
     assert ready.articles()
     ready.withdraw(ready.run)
+    # Beside a process, which might be writing it.
+    assert ready.states(ready.run)["outbox"] == "unconfirmed"
+    ready.pursue()
     assert ready.states(ready.run)["outbox"] == "failed"
     assert {path.name for path in ready.outbox.glob("[!.]*")} <= {"index.html", "feed.xml"}
     assert ready.run not in "".join(
@@ -659,6 +691,79 @@ def test_killed_while_it_takes_back_nothing_stays(finished: Path, tmp_path: Path
             assert not stage.devto.public
             assert not stage.bluesky.posts()
             assert not stage.articles()
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_what_goes_out_while_it_is_taken_back_does_not_stay(ready: Ready, dies: bool) -> None:
+    handle = ready.devto.handle
+    told: list[dict[str, str]] = []
+
+    async def beside(request: Request) -> Answer:
+        if request.method != "PUT" or told:
+            return await handle(request)
+        told.append({})
+        # `posts withdraw`, while the daemon has a draft there and makes it public.
+        database = Database(ready.settings.location.database_url)
+        with contextlib.closing(database):
+            async with opened_parts(ready.settings, database, Silent(), ready.world()) as parts:
+                rows = await parts.press.withdraw(ready.run, "it is wrong")
+        told[0] |= {row.platform: row.state for row in rows}
+        answer = await handle(request)
+        assert ready.devto.public
+        if dies:
+            raise Killed
+        return answer
+
+    ready.sources["dev.to"] = SimpleNamespace(handle=beside)
+    with pytest.raises(Killed) if dies else contextlib.nullcontext():
+        ready.once()
+    assert told == [{"outbox": "withdrawn", "devto": "unconfirmed", "bluesky": "failed"}]
+    ready.sources.clear()
+    ready.sleep(60)
+    ready.once() if dies else ready.pursue()
+    assert not ready.devto.public
+    assert ready.states(ready.run)["devto"] == "withdrawn"
+    assert not ready.bluesky.posts()
+    assert not ready.articles()
+
+
+def test_what_was_taken_back_goes_to_no_destination_that_came_later(
+    finished: Path, tmp_path: Path
+) -> None:
+    stage = Ready(finished, tmp_path, PENSTOCK_PUBLISHERS="devto")
+    stage.devto.misbehave("status", times=None, code=503)
+    stage.once()
+    stage.withdraw(stage.run)
+    assert stage.states(stage.run) == {"devto": "intended"}
+    later = Platforms(tmp_path, PENSTOCK_PUBLISHERS="outbox", PENSTOCK_APPROVAL="manual")
+    report = later.once()
+    assert (report.run, report.outcome) == (stage.run, RunOutcome.ABSTAINED)
+    assert not later.articles()
+    assert later.states(stage.run) == {"devto": "intended"}
+    stage.devto.troubles.clear()
+    stage.pursue()
+    assert stage.states(stage.run) == {"devto": "failed"}
+    assert not stage.devto.public
+
+
+def test_for_a_destination_that_is_none_any_more_no_run_waits(
+    finished: Path, tmp_path: Path
+) -> None:
+    stage = Ready(finished, tmp_path, PENSTOCK_PUBLISHERS="devto")
+    stage.devto.misbehave("status", times=None, code=503)
+    stage.once()
+    assert state(stage) == RunState.PARKED
+    later = Platforms(tmp_path, PENSTOCK_PUBLISHERS="bluesky", PENSTOCK_APPROVAL="manual")
+    refused = Answer.of({"error": "InvalidRequest", "message": "too big"}, 400)
+    later.bluesky.misbehave("putRecord", *[refused] * 2)  # the account, then the post
+    assert later.once().outcome is RunOutcome.FAILED
+    assert later.states(stage.run) == {"devto": "intended", "bluesky": "failed"}
+    assert state(stage) == RunState.FAILED
+    # It is not forgotten, either.
+    stage.devto.troubles.clear()
+    stage.sleep(3600)
+    stage.pursue()
+    assert stage.states(stage.run)["devto"] == "published"
 
 
 @pytest.mark.parametrize("was_out", [True, False])

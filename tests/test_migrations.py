@@ -28,6 +28,7 @@ from ledger.errors import SchemaTooNew, SchemaTooOld
 from tests.cli_helpers import KEY, PRICE_LINE, PRICES, Desk, checked_books, ladder
 from tests.doubles.model import ModelDouble
 from tests.doubles.wire import serve
+from tests.simulation.history import VERSION_BEFORE
 
 Open = Callable[[str], Database]
 
@@ -371,6 +372,19 @@ def test_migrating_an_old_database_twice_is_harmless(old: Path) -> None:
         migrations.upgrade(database)
         with database.read() as tx:
             assert dump(tx) == before
+
+
+def test_what_a_history_puts_back_is_the_version_before(database: Database) -> None:
+    migrations.upgrade(database)
+    with database.read() as tx:
+        newest = structure(tx)
+    with closed(Path(database.path)) as db:
+        db.executescript(";".join(VERSION_BEFORE))
+    with database.read() as tx:
+        assert migrations.version(tx) == migrations._KNOWN[-2]
+    migrations.upgrade(database)
+    with database.read() as tx:
+        assert structure(tx) == newest
 
 
 class Cut(BaseException):

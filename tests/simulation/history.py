@@ -124,9 +124,9 @@ _ENTRIES = select(func.count()).where(_transfer.c.action != Action.VOID)
 
 # From the newest revision to the one before, which nobody but a history does.
 VERSION_BEFORE = (
-    "DROP INDEX publication_by_time",
-    "DROP INDEX attempt_answered",
-    "UPDATE alembic_version SET version_num = '0004'",
+    "DROP TABLE uncompared",
+    "ALTER TABLE usage_counter DROP COLUMN seq",
+    "UPDATE alembic_version SET version_num = '0005'",
 )
 
 

@@ -34,8 +34,9 @@ do with them.
 
 ## How they are read
 
-- Once, at the start. The environment comes first. A file fills what the environment lacks: the one
-  given with `--env-file`, else `.env` in the working directory, else `/etc/penstock/penstock.env`.
+- At the start, and anew at SIGHUP, so that a file must be one and no pipe. The environment comes
+  first. A file fills what the environment lacks: the one given with `--env-file`, else `.env` in
+  the working directory, else `/etc/penstock/penstock.env`.
 - Comments stand on their own lines, and values with spaces are in quotes, because systemd reads the
   same file. A line that cannot be parsed is an error.
 - An empty value is the default.

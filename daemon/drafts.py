@@ -46,6 +46,10 @@ class Moved(Exception):
     """The draft is not what it was when it was taken out to be edited."""
 
 
+class Frozen(Exception):
+    """What goes out is stored already, byte by byte, so that no edit would reach it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """
@@ -155,6 +159,21 @@ def inspect(tx: Connection, run: str, typed: Draft, brief: Brief, secrets: Seque
     )
 
 
+def refuse_frozen(tx: Connection, run: str) -> None:
+    """
+    Let nobody edit what would go out as it was.
+
+    Raises:
+        Frozen: the run has an intent, from before it had to wait for a person.
+    """
+    names = [row.platform for row in journal.publications(tx, run=run) if row.payload]
+    if names:
+        raise Frozen(
+            f"what goes to {', '.join(names)} was stored before {run} had to wait, and an edit"
+            f" would not reach it; approve it as it is, or `penstock drafts reject {run}`"
+        )
+
+
 def keep(
     tx: Connection, run: str, edit: Edit, *, instead_of: Draft, brief: Brief, picture: bytes,
     at: datetime,
@@ -165,21 +184,17 @@ def keep(
     Args:
         picture: the card of the new title.
     Raises:
-        Moved: it was approved, rejected, let go or edited since, or its text is stored for a
-            destination, which may have it already.
+        Moved: it was approved, rejected, let go or edited since.
+        Frozen: see `refuse_frozen`.
     """
     assert not edit.refused
     row = journal.run(tx, run)
     if row is None or row.state != RunState.AWAITING_APPROVAL:
         state = "gone" if row is None else row.outcome or row.reason or row.state
         raise Moved(f"{run} does not wait for approval any more; it is {state}")
-    if frozen := [one.platform for one in journal.publications(tx, run=run) if one.payload]:
-        raise Moved(
-            f"{run} may be at {', '.join(frozen)} as it is; approve or reject it, it cannot be"
-            " edited any more"
-        )
     if kept(tx, run) != instead_of:
         raise Moved(f"somebody else has edited {run} meanwhile")
+    refuse_frozen(tx, run)
     draft = edit.draft
     stored = {
         "title": draft.manuscript.title, "description": draft.manuscript.description,

@@ -476,13 +476,15 @@ def publications(
     return tx.execute(statement.limit(limit)).all()[::-1]
 
 
-def articles_published(tx: Connection, *, since: datetime, until: datetime) -> int:
-    """Articles that reached, or may have reached, a destination in a span of time."""
+def articles_published(
+    tx: Connection, *, since: datetime, until: datetime, but: str | None = None
+) -> int:
+    """Articles of all runs but one that reached, or may have reached, a destination in a span."""
     reached = _publication.c.state.in_(REACHED)
     moment = func.coalesce(_publication.c.published_at, _publication.c.intended_at)
     first = (
         select(func.min(moment).label("first"))
-        .where(reached)
+        .where(reached, _publication.c.run.is_distinct_from(but))
         .group_by(_publication.c.run)
         .subquery()
     )
@@ -491,10 +493,13 @@ def articles_published(tx: Connection, *, since: datetime, until: datetime) -> i
 
 
 def articles_reached(tx: Connection, platforms: Sequence[str]) -> int:
-    """How many articles were ever published to one of these destinations, for others to see."""
+    """
+    How many articles were ever published to one of these destinations, where strangers read them.
+
+    What went to a folder that nobody served then has an address on this machine alone.
+    """
     statement = select(func.count(_publication.c.run.distinct())).where(
         _publication.c.platform.in_(platforms),
-        # A folder that is a site by now was private then.
         func.coalesce(_publication.c.url, "").not_like("file:%"),
         _publication.c.state.in_([PublicationState.PUBLISHED, PublicationState.WITHDRAWN]),
     )

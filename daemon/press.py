@@ -63,6 +63,11 @@ ATTEMPTS_MAX = 3
 
 # An intent that is still to be made.
 _LATER = Intent("", b"")
+# Why a withdrawal is not called done.
+_SENDING = (
+    "not withdrawn yet: it may be on its way out at this moment, so it is looked for again and"
+    " taken back by `penstock run` within the hour, or by `penstock reconcile`"
+)
 
 
 class Parked(Exception):
@@ -71,6 +76,10 @@ class Parked(Exception):
     def __init__(self, reason: str, outcome: RunOutcome = RunOutcome.FAILED) -> None:
         super().__init__(reason)
         self.outcome = outcome
+
+
+class _NotToday(Exception):
+    """The article is nowhere, on a day on which no other may go out."""
 
 
 class Press:
@@ -123,12 +132,17 @@ class Press:
         """Whether a destination wants an announcement of each article."""
         return any(map(announces, self._publishers))
 
-    def day_is_full(self) -> str | None:
-        """Why no article may be published today, or None."""
+    def day_is_full(self, *, but: str | None = None) -> str | None:
+        """
+        Why no article may be published today, or None.
+
+        Args:
+            but: a run that is not counted, since it is about that one.
+        """
         since, until = look.calendar_day(self._clock.now(), self._zone)
         clamp = self._posts_per_day_max
         with self._books.read() as tx:
-            published = journal.articles_published(tx, since=since, until=until)
+            published = journal.articles_published(tx, since=since, until=until, but=but)
         if published < clamp:
             return None
         return f"{published} published today, and PENSTOCK_MAX_POSTS_PER_DAY is {clamp}"
@@ -158,9 +172,7 @@ class Press:
             Parked: the day is full, or it is out nowhere and a destination said not now.
             Paused: the operator paused Penstock.
         """
-        with self._books.read() as tx:
-            states = _states(journal.publications(tx, run=run))
-        if not states & {*journal.REACHED} and (full := self.day_is_full()):
+        if self._would_be_new(run) and (full := self.day_is_full()):
             raise Parked(full, RunOutcome.SKIPPED)
         await self._plan(run)
         for publisher in self._publishers:
@@ -168,11 +180,12 @@ class Press:
         with self._books.read() as tx:
             rows = journal.publications(tx, run=run)
         if not _states(rows) & {*journal.REACHED}:
+            # What is to be taken back, and what a destination has that is none any more, `pursue`
+            # goes on with; it holds up no other run.
             names = {publisher.name for publisher in self._publishers}
             waiting = [
                 row
                 for row in rows
-                # No run waits for what is wanted back, or for a destination that is none now.
                 if row.state == PublicationState.INTENDED
                 and row.withdrawal is None
                 and row.platform in names
@@ -212,7 +225,8 @@ class Press:
         Take an article back from wherever it went; returns its publications as they are then.
 
         The wish is stored first, so that `pursue` carries out what a destination puts off, and
-        whoever is publishing it at this moment finds it.
+        whoever is publishing it at this moment finds it. What may be on its way out at this moment
+        stays unconfirmed, for `pursue` to look at once more.
         """
         now = self._clock.now()
         async with self._books.write() as tx:
@@ -223,7 +237,13 @@ class Press:
             )  # fmt: skip
         # Where it is announced first: a link to nothing is worse than an article without one.
         for publisher in reversed(self._publishers):
-            await self._deliver(publisher, run, beside=True)
+            with self._books.read() as tx:
+                row = journal.publication(tx, run, publisher.name)
+                step = journal.step(tx, run, f"publish:{publisher.name}")
+            if row is not None:
+                # A step begun later finds the wish before it sends anything.
+                sending = step is not None and step.state == StepState.RUNNING
+                await self._take_back(publisher, row, sending=sending)
         with self._books.read() as tx:
             return list(journal.publications(tx, run=run))
 
@@ -231,8 +251,7 @@ class Press:
         """Whether an article is nowhere yet, so that publishing it counts for the day."""
         with self._books.read() as tx:
             rows = journal.publications(tx, run=run)
-        wanted_back = any(row.withdrawal is not None for row in rows)
-        return not wanted_back and not _states(rows) & {*journal.REACHED}
+        return not _wanted_back(rows) and not _states(rows) & {*journal.REACHED}
 
     # One publication
 
@@ -242,16 +261,16 @@ class Press:
         return [p for p in self._publishers if is_article or p.name == DIGEST_DESTINATION]
 
     async def _plan(self, run: str) -> None:
-        """Store what is due where, and freeze what can be; one instant for all of it."""
+        """
+        Store what is due where, and freeze what can be; one instant for all of it.
+
+        What was taken back is due nowhere, whichever destinations there are by now.
+        """
         with self._books.read() as tx:
             row = journal.run(tx, run)
-            found = journal.publications(tx, run=run)
+            known = {found.platform for found in journal.publications(tx, run=run)}
             title = packaging.manuscript(tx, run).title
         assert row is not None
-        if any(one.withdrawal is not None for one in found):
-            # It was taken back, from wherever it is due since then as well.
-            return
-        known = {one.platform for one in found}
         lacking = [publisher for publisher in self._due(row) if publisher.name not in known]
         if not lacking:
             return
@@ -261,27 +280,21 @@ class Press:
             for publisher in lacking
         ]
         async with self._books.write() as tx:
+            if _wanted_back(journal.publications(tx, run=run)):
+                return
             for name, intent in planned:
                 journal.intend(
                     tx, run, name, key=intent.key, payload=intent.payload, title=title, at=post.at
                 )
 
-    async def _deliver(self, publisher: Publisher, run: str, *, beside: bool = False) -> None:
-        """
-        Bring one publication as far as it can be brought now.
-
-        Args:
-            beside: another process may be publishing it, so it is only taken back.
-        """
+    async def _deliver(self, publisher: Publisher, run: str) -> None:
+        """Bring one publication as far as it can be brought now."""
         with self._books.read() as tx:
             row = journal.publication(tx, run, publisher.name)
-            step = journal.step(tx, run, _step(publisher.name)) if beside else None
         if row is None:
             return
         if row.withdrawal is not None:
-            # Who is sending it may have asked whether it is wanted back before it was.
-            sent_now = step is not None and step.state == StepState.RUNNING
-            await self._take_back(publisher, row, sent_now=sent_now)
+            await self._take_back(publisher, row)
             return
         now = self._clock.now()
         # Further off than anybody is let put it off: the clock was ahead when that was noted.
@@ -335,7 +348,7 @@ class Press:
 
     async def _try(self, publisher: Publisher, row: Any, *, looks: bool) -> None:
         """Look where it may be live already, then carry the intent out."""
-        run, name = row.run, _step(row.platform)
+        run, name = row.run, f"publish:{row.platform}"
         with self._books.read() as tx:
             pause = self._gate.shut(tx)
             begun = journal.run(tx, run)
@@ -353,6 +366,8 @@ class Press:
             if receipt is None or not receipt.whole:
                 if pause is not None:
                     raise Paused(pause)
+                if receipt is None:
+                    self._have_its_day(run)
                 receipt = await self._patiently(row, lambda: self._published(publisher, row))
         except Paused:
             async with self._books.write() as tx:
@@ -367,6 +382,21 @@ class Press:
         else:
             await self._store(publisher, row, self._received(receipt), None)
             self._progress.step(run, name, StepState.DONE)
+
+    def _have_its_day(self, run: str) -> None:
+        """
+        See that an article which is known to be nowhere waits for a free day.
+
+        One that may be out was counted for the day on which it would have gone out.
+
+        Raises:
+            _NotToday
+        """
+        with self._books.read() as tx:
+            states = _states(journal.publications(tx, run=run))
+        known = states & {PublicationState.PUBLISHED, PublicationState.WITHDRAWN}
+        if not known and (full := self.day_is_full(but=run)):
+            raise _NotToday(full)
 
     async def _published(self, publisher: Publisher, row: Any) -> Receipt:
         """Carry the stored intent out, with what was noted of it so far."""
@@ -398,6 +428,8 @@ class Press:
         said = str(error) or type(error).__name__
         if isinstance(error, Rejected):
             return {"state": PublicationState.FAILED, "error": said}
+        if isinstance(error, _NotToday):
+            return {"state": PublicationState.INTENDED, "error": said}
         if isinstance(error, Transient):
             wait_s = None if isinstance(error, Barred) else error.retry_after_s
             return {"error": said, "retry_at": self._later(wait_s)}
@@ -416,7 +448,7 @@ class Press:
         self, publisher: Publisher, row: Any, change: Mapping[str, Any], error: Exception | None
     ) -> None:
         """What came of an attempt, the step, the alerts and the archive, in one transaction."""
-        now, name = self._clock.now(), _step(row.platform)
+        now, name = self._clock.now(), f"publish:{row.platform}"
         async with self._books.write() as tx:
             journal.change_publication(tx, row.run, row.platform, **change)
             self._level(tx, publisher, row, error, change["error"])
@@ -428,35 +460,21 @@ class Press:
             if isinstance(error, Withdrawn):
                 journal.want_back(tx, row.run, change["error"])
 
-    async def _take_back(self, publisher: Publisher, row: Any, *, sent_now: bool) -> None:
-        """Withdraw what is out, look where it may be, let go of what is not."""
-        if row.state not in (*OPEN, PublicationState.PUBLISHED):
+    async def _take_back(self, publisher: Publisher, row: Any, *, sending: bool = False) -> None:
+        """
+        Withdraw what is out, look where it may be, let go of what is not.
+
+        Args:
+            sending: another process may be sending it, so that it may be out a moment later.
+        """
+        if row.withdrawal is None or row.state not in (*OPEN, PublicationState.PUBLISHED):
             return
         refused: Exception | None = None
         change: dict[str, Any]
         try:
-            receipt = await self._receipt(publisher, row)
-            if receipt is None and sent_now:
-                change = {
-                    "state": PublicationState.UNCONFIRMED,
-                    "error": "not withdrawn yet: it may be going out at this moment",
-                }
-            elif receipt is None:
-                if isinstance(publisher, Discarding) and row.payload:
-                    await self._patiently(row, partial(publisher.discard, _stored(row)))
-                change = {
-                    "state": PublicationState.FAILED,
-                    "error": f"withdrawn before it was out: {row.withdrawal}",
-                }
-            elif not isinstance(publisher, Withdrawing):
-                raise Rejected(f"{publisher.name} takes nothing back; remove it there by hand")
-            else:
-                withdraw = partial(publisher.withdraw, receipt, row.withdrawal)
-                await self._patiently(row, withdraw)
-                change = {
-                    "state": PublicationState.WITHDRAWN, "error": None,
-                    "url": receipt.url, "remote_id": receipt.remote_id,
-                }  # fmt: skip
+            change = await self._taken_back(publisher, row)
+            if sending and row.state in OPEN:
+                change |= {"state": PublicationState.UNCONFIRMED, "error": _SENDING}
         except Rejected as error:
             # Asked again it would say the same.
             refused, change = error, {"error": f"not withdrawn: {error}", "withdrawal": None}
@@ -466,12 +484,39 @@ class Press:
             refused = error
             change = {"error": f"not withdrawn yet: {type(error).__name__}: {error}"}
         async with self._books.write() as tx:
-            journal.change_publication(tx, row.run, row.platform, **change)
-            # Where there is nothing to look for, nobody was asked.
-            if row.payload or row.state == PublicationState.PUBLISHED:
-                self._level(tx, publisher, row, refused, change["error"])
-            whereabouts.note(tx, self._publishers, row.run)
+            current = journal.publication(tx, row.run, row.platform)
+            assert current is not None
+            overtaken = current.state != row.state
+            if not overtaken:
+                journal.change_publication(tx, row.run, row.platform, **change)
+                # Where there is nothing to look for, nobody was asked.
+                if row.payload or row.state == PublicationState.PUBLISHED:
+                    self._level(tx, publisher, row, refused, change["error"])
+                whereabouts.note(tx, self._publishers, row.run)
+        if overtaken:
+            # Whoever was sending it has stored what came of that.
+            await self._take_back(publisher, current, sending=sending)
+            return
         self._progress.note(row.run, f"{row.platform}: {change['error'] or 'withdrawn'}")
+
+    async def _taken_back(self, publisher: Publisher, row: Any) -> dict[str, Any]:
+        """Carry a withdrawal out; returns what it changes about the publication."""
+        receipt = await self._receipt(publisher, row)
+        if receipt is not None:
+            if not isinstance(publisher, Withdrawing):
+                raise Rejected(f"{publisher.name} takes nothing back; remove it there by hand")
+            await self._patiently(row, partial(publisher.withdraw, receipt, row.withdrawal))
+            return {
+                "state": PublicationState.WITHDRAWN, "error": None,
+                "url": receipt.url, "remote_id": receipt.remote_id,
+            }  # fmt: skip
+        if isinstance(publisher, Discarding) and row.payload:
+            await self._patiently(row, partial(publisher.discard, _stored(row)))
+        if row.remote_id is not None:
+            # Taken back while it was being sent, when nobody could say that this was all.
+            return {"state": PublicationState.WITHDRAWN, "error": None}
+        error = f"withdrawn before it was out: {row.withdrawal}"
+        return {"state": PublicationState.FAILED, "error": error}
 
     async def _receipt(self, publisher: Publisher, row: Any) -> Receipt | None:
         """Where a publication that may be out is; None where it is not."""
@@ -545,7 +590,7 @@ class Press:
             return RunOutcome.PUBLISHED, f"published to {reached}" + (
                 f" ({problems})" if problems else ""
             )
-        if any(row.withdrawal is not None for row in rows):
+        if _wanted_back(rows):
             # Its entries stay used: a person wants no other article of them.
             return RunOutcome.ABSTAINED, problems
         return RunOutcome.FAILED, problems or "no destination was due"
@@ -590,17 +635,17 @@ def _intended(publisher: Publisher, post: Post) -> Intent:
         return _LATER
 
 
-def _step(platform: str) -> str:
-    """The name of the step that publishes to a destination."""
-    return f"publish:{platform}"
-
-
 def _stored(row: Any) -> Intent:
     return Intent(row.key, row.payload.encode(), row.noted)
 
 
 def _states(rows: Sequence[Any]) -> set[PublicationState]:
     return {PublicationState(row.state) for row in rows}
+
+
+def _wanted_back(rows: Sequence[Any]) -> bool:
+    """Whether a person wants an article back, of which these are the publications."""
+    return any(row.withdrawal is not None for row in rows)
 
 
 def _problems(rows: Sequence[Any]) -> str:

@@ -364,18 +364,9 @@ def _edited(tx: Connection, run: str) -> None:
     journal.finish_step(tx, run, packaging.PUBLICIST, {"posts": ["Other words."]}, START)
 
 
-def _frozen(tx: Connection, run: str) -> None:
-    journal.intend(tx, run, "devto", key=run, payload=b"{}", title="As it was", at=START)
-
-
 @pytest.mark.parametrize(
     ("meanwhile", "said"),
-    [
-        (_approved, "approved"),
-        (_rejected, "abstained"),
-        (_edited, "somebody else"),
-        (_frozen, "may be at devto as it is"),
-    ],
+    [(_approved, "approved"), (_rejected, "abstained"), (_edited, "somebody else")],
 )
 def test_what_happened_meanwhile_is_not_undone(
     stage: MakeStage, meanwhile: Callable[[Connection, str], None], said: str
@@ -703,6 +694,31 @@ def test_an_editor_that_fails_or_is_missing_changes_nothing(desk: Desk) -> None:
     assert code == SETTINGS
     assert kept_in(desk).read_text() == "half"
     assert desk.read("drafts", "show", run_of(desk)) == before
+
+
+def test_what_is_stored_for_a_destination_already_cannot_be_edited(desk: Desk) -> None:
+    """Its bytes are from before it had to wait, so an edit would be lost without a word."""
+    run, text = run_of(desk), text_of(desk)
+    before = desk.read("drafts", "show", run)
+    desk.sql(
+        "INSERT INTO publication (run, platform, state, key, payload, title, intended_at)"
+        " SELECT id, 'outbox', 'intended', id, '{}', title, started_at FROM run"
+    )
+    typed = text.replace("\n---\n\n", "\n---\n\nSo I say.\n\n", 1)
+    refused = edit(desk, typed)
+    assert refused.code == SETTINGS
+    for word in ("outbox", f"drafts reject {run}", str(kept_in(desk))):
+        assert word in refused.err
+    assert kept_in(desk).read_text() == typed
+    assert desk.read("drafts", "show", run)["article"] == before["article"]
+    # Nor is an editor opened in vain.
+    kept_in(desk).unlink()
+    code, shown = in_terminal(desk, script(desk, "p.write_text('in vain')"))
+    assert (code, "an edit would not reach it" in " ".join(shown.split())) == (SETTINGS, True)
+    assert not kept_in(desk).exists()
+    # What is not frozen yet takes the edit.
+    desk.sql("UPDATE publication SET payload = ''")
+    assert edit(desk, typed, "--json").json["edited"]
 
 
 def test_who_approves_while_paused_is_told_that_nothing_goes_out(desk: Desk) -> None:

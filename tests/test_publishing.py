@@ -7,6 +7,7 @@ tests/test_whole_peer.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
@@ -28,7 +29,7 @@ from ledger.database import Database
 from tests.doubles.bluesky import Trouble
 from tests.doubles.wire import Answer, Fault, Request
 from tests.platforms import Platforms
-from tests.stage import Kill, Killed, Silent, blog_pages, renamed
+from tests.stage import Kill, Killed, MortalDatabase, Silent, blog_pages, renamed
 from tests.virtual import START
 
 EVERYWHERE = {"outbox": "published", "devto": "published", "bluesky": "published"}
@@ -83,14 +84,6 @@ def card(stage: Platforms) -> dict[str, Any] | None:
     (record,) = stage.bluesky.posts().values()
     embed = record.get("embed")
     return None if embed is None else embed["external"]
-
-
-def state(stage: Ready) -> str:
-    """That of its run."""
-    with stage.reading() as tx:
-        row = journal.run(tx, stage.run)
-    assert row is not None
-    return str(row.state)
 
 
 def kinds(stage: Platforms) -> list[tuple[str, bool]]:
@@ -151,25 +144,26 @@ def test_without_devto_the_site_is_announced_or_the_post_stands_alone(
         assert shown["uri"].startswith(link)
 
 
-def test_the_first_articles_that_others_can_see_wait_for_a_person(
+def test_what_went_where_nobody_reads_it_is_none_of_the_first_articles(
     finished: Path, tmp_path: Path
 ) -> None:
-    private = Ready(finished, tmp_path, PENSTOCK_PUBLISHERS="outbox")
-    assert private.once().outcome is RunOutcome.PUBLISHED
-    site = {"PENSTOCK_PUBLISHERS": "outbox", "PENSTOCK_SITE_URL": SITE}
-    public = Platforms(tmp_path, PENSTOCK_APPROVAL="first:1", **site)
-    public.deposit("5", "second")
-    public.sleep(3600)
-    public.blog.pages = renamed(blog_pages())
-    report = public.once()
+    chosen = {"PENSTOCK_PUBLISHERS": "outbox", "PENSTOCK_APPROVAL": "first:1"}
+    stage = Ready(finished, tmp_path, **chosen)
+    assert stage.once().outcome is RunOutcome.PUBLISHED
+    publishing = replace(stage.settings.publishing, site_url=SITE)
+    stage.settings = replace(stage.settings, publishing=publishing)
+    stage.deposit("5", "second")
+    stage.blog.pages = renamed(blog_pages())
+    stage.sleep(86_400)
+    report = stage.once()
     assert report.outcome is RunOutcome.AWAITING_APPROVAL
-    assert "and 0 are out" in report.reason
+    assert report.reason == "the first 1 public articles wait for a person, and 0 are out"
     assert report.run is not None
-    approve(public, report.run)
-    assert public.once().outcome is RunOutcome.PUBLISHED
-    public.blog.pages = renamed(blog_pages(), "3")
-    public.sleep(3600)
-    assert public.once().outcome is RunOutcome.PUBLISHED
+    # One that the public can read does count.
+    approve(stage, report.run)
+    assert stage.once().outcome is RunOutcome.PUBLISHED
+    with stage.reading() as tx:
+        assert journal.articles_reached(tx, ["outbox"]) == 1
 
 
 # What is refused, and what waits
@@ -529,6 +523,19 @@ def test_what_was_given_up_is_tried_again_when_a_person_says_so(
         assert alerts.standing(tx, ready.time.clock.now()) == []
 
 
+def publish_another(stage: Ready) -> None:
+    """As if another run had published its article to the outbox now."""
+    now = stage.time.clock.now()
+    with opened_database(stage.settings.location) as database, database.write() as tx:
+        journal.open_run(
+            tx, id="r-other", slot=None, tier="standard", kind=journal.ARTICLE, topic=None,
+            budget_micro=0, at=now,
+        )  # fmt: skip
+        journal.finish_run(tx, "r-other", outcome=RunOutcome.PUBLISHED, reason=None, at=now)
+        journal.intend(tx, "r-other", "outbox", key="k", payload=b"{}", title="t", at=now)
+        journal.change_publication(tx, "r-other", "outbox", state="published")
+
+
 def test_trying_again_keeps_the_clamp_of_the_day(finished: Path, tmp_path: Path) -> None:
     stage = Ready(finished, tmp_path, PENSTOCK_MAX_POSTS_PER_DAY="1")
     error = {"error": "Not today", "status": 422}
@@ -540,22 +547,51 @@ def test_trying_again_keeps_the_clamp_of_the_day(finished: Path, tmp_path: Path)
     stage.devto.troubles.clear()
     with opened_database(stage.settings.location) as database, database.write() as tx:
         journal.change_publication(tx, stage.run, "devto", state="intended")
-        journal.open_run(
-            tx, id="r-other", slot=None, tier="standard", kind=journal.ARTICLE, topic=None,
-            budget_micro=0, at=stage.time.clock.now(),
-        )  # fmt: skip
-        journal.finish_run(
-            tx, "r-other", outcome=RunOutcome.PUBLISHED, reason=None, at=stage.time.clock.now()
-        )
-        journal.intend(
-            tx, "r-other", "outbox", key="k", payload=b"{}", title="t", at=stage.time.clock.now()
-        )
-        journal.change_publication(tx, "r-other", "outbox", state="published")
+    publish_another(stage)
     stage.pursue()
     assert not stage.devto.public
     stage.sleep(86_400)
     stage.pursue()
     assert len(stage.devto.public) == 1
+
+
+def test_what_turns_out_to_be_nowhere_waits_for_a_free_day(finished: Path, tmp_path: Path) -> None:
+    """It was counted for the day before, on which it may have gone out, and did not."""
+    chosen = {"PENSTOCK_PUBLISHERS": "outbox,devto", "PENSTOCK_MAX_POSTS_PER_DAY": "1"}
+    stage = Ready(finished, tmp_path, **chosen)
+    # A file in the folder's place: nothing can be written there.
+    shutil.rmtree(stage.outbox, ignore_errors=True)
+    stage.outbox.touch()
+    stage.devto.misbehave("reset_before", method="PUT", times=None)
+    assert stage.once().outcome is RunOutcome.UNCONFIRMED
+    assert stage.states(stage.run) == {"outbox": "intended", "devto": "unconfirmed"}
+    stage.outbox.unlink()
+    stage.devto.troubles.clear()
+    stage.sleep(86_400)
+    publish_another(stage)
+    stage.pursue()
+    assert not stage.devto.public
+    assert not stage.articles()
+    assert stage.states(stage.run) == {"outbox": "intended", "devto": "intended"}
+    for row in stage.rows(stage.run):
+        assert "PENSTOCK_MAX_POSTS_PER_DAY" in row.error
+    stage.sleep(86_400)
+    stage.pursue()
+    assert stage.states(stage.run) == {"outbox": "published", "devto": "published"}
+    assert len(stage.devto.public) == len(stage.articles()) == 1
+
+
+def test_what_turns_out_to_be_nowhere_is_sent_on_a_day_that_only_it_has_filled(
+    finished: Path, tmp_path: Path
+) -> None:
+    chosen = {"PENSTOCK_PUBLISHERS": "devto", "PENSTOCK_MAX_POSTS_PER_DAY": "1"}
+    stage = Ready(finished, tmp_path, **chosen)
+    stage.devto.misbehave("reset_before", method="PUT", times=None)
+    assert stage.once().outcome is RunOutcome.UNCONFIRMED
+    stage.devto.troubles.clear()
+    stage.sleep(3600)
+    stage.pursue()
+    assert stage.states(stage.run) == {"devto": "published"}
 
 
 # Taking it back
@@ -660,7 +696,7 @@ def test_an_article_cut_short_on_its_way_to_the_outbox_leaves_no_file(
     monkeypatch.undo()
     assert ready.articles()
     ready.withdraw(ready.run)
-    # Beside a process, which might be writing it.
+    # Nobody can tell this process from one that is still writing.
     assert ready.states(ready.run)["outbox"] == "unconfirmed"
     ready.pursue()
     assert ready.states(ready.run)["outbox"] == "failed"
@@ -668,6 +704,132 @@ def test_an_article_cut_short_on_its_way_to_the_outbox_leaves_no_file(
     assert ready.run not in "".join(
         path.read_text() for path in ready.outbox.glob("*.xml") if path.is_file()
     )
+
+
+async def withdraw_beside(stage: Ready) -> None:
+    """As `posts withdraw` does it in another process."""
+    database = MortalDatabase(stage.settings.location.database_url, None)
+    with contextlib.closing(database):
+        async with opened_parts(stage.settings, database, Silent(), stage.world()) as parts:
+            await parts.press.withdraw(stage.run, "it is wrong")
+
+
+@pytest.mark.parametrize("already_out", [False, True])
+def test_killed_while_it_sends_what_is_taken_back_it_is_found_and_taken_back(
+    ready: Ready, already_out: bool
+) -> None:
+    """The command beside it finds the draft, or takes back what is then sent once more."""
+    handle = ready.devto.handle
+    kill = Kill(lambda number: False, after=False)
+    sent: list[str] = []
+
+    async def beside(request: Request) -> Answer:
+        publishes = request.method == "PUT" and request.json["article"].get("published")
+        if not publishes:
+            return await handle(request)
+        sent.append(request.path)
+        if already_out and len(sent) == 1:
+            answer = await handle(request)
+        if len(sent) == 1:
+            ready.sources.clear()
+            await withdraw_beside(ready)
+        if already_out and len(sent) == 1:
+            return replace(answer, fault=Fault.RESET)
+        await handle(request)
+        kill.dead = True
+        raise Killed
+
+    ready.sources["dev.to"] = SimpleNamespace(handle=beside)
+    with pytest.raises(Killed):
+        ready.once(kill=kill)
+    assert len(sent) == 1 + already_out
+    assert ready.devto.public
+    assert ready.states(ready.run)["devto"] == "unconfirmed"
+    error = next(row.error for row in ready.rows(ready.run) if row.platform == "devto")
+    assert "penstock reconcile" in error
+    ready.sleep(60)
+    ready.pursue()
+    assert ready.states(ready.run)["devto"] == "withdrawn"
+    assert not ready.devto.public
+
+
+def test_taken_back_while_it_is_sent_nothing_stays_once_both_have_ended(ready: Ready) -> None:
+    """What the command saw before it went out does not overrule the receipt."""
+    handle = ready.devto.handle
+    began: list[asyncio.Task[None]] = []
+
+    async def late(request: Request) -> Answer:
+        answer = await handle(request)
+        if request.method == "GET":
+            await ready.time.clock.sleep(15)
+        return answer
+
+    async def beside(request: Request) -> Answer:
+        if request.method == "PUT" and not began and request.json["article"].get("published"):
+            ready.sources["dev.to"] = SimpleNamespace(handle=late)
+            began.append(asyncio.ensure_future(withdraw_beside(ready)))
+            await ready.time.clock.sleep(5)
+        return await handle(request)
+
+    async def both(database: MortalDatabase) -> None:
+        async with opened_parts(ready.settings, database, Silent(), ready.world()) as parts:
+            await parts.cycle.once()
+            assert ready.states(ready.run)["devto"] == "published"
+            await began[0]
+
+    ready.sources["dev.to"] = SimpleNamespace(handle=beside)
+    ready._life(both, None)
+    assert ready.states(ready.run)["devto"] == "withdrawn"
+    assert not ready.devto.public
+
+
+def at(stage: Ready, *publishers: str) -> None:
+    """As if PENSTOCK_PUBLISHERS had been changed."""
+    publishing = replace(stage.settings.publishing, publishers=publishers)
+    stage.settings = replace(stage.settings, publishing=publishing)
+
+
+def test_what_was_taken_back_goes_to_no_destination_that_is_new(ready: Ready) -> None:
+    at(ready, "devto")
+    ready.devto.misbehave("status", times=None, code=503)
+    assert ready.once().outcome is RunOutcome.FAILED
+    ready.withdraw(ready.run)
+    # The draft could not be looked for, and its destination is none any more.
+    assert ready.states(ready.run) == {"devto": "intended"}
+    at(ready, "outbox")
+    report = ready.once()
+    assert (report.run, report.outcome) == (ready.run, RunOutcome.ABSTAINED)
+    assert ready.states(ready.run) == {"devto": "intended"}
+    assert not ready.articles()
+    # Still wanted back, where it is to be seen again.
+    at(ready, "devto")
+    ready.devto.troubles.clear()
+    ready.sleep(3600)
+    ready.pursue()
+    assert ready.states(ready.run) == {"devto": "failed"}
+    assert not ready.devto.public
+
+
+def test_what_a_removed_destination_waits_for_holds_up_no_run_and_is_kept(ready: Ready) -> None:
+    at(ready, "devto", "bluesky")
+    ready.devto.misbehave("status", times=None, code=503)
+    ready.bluesky.misbehave(
+        "putRecord", *[Answer.of({"error": "InvalidRequest", "message": "no"}, 400)] * 9
+    )
+    assert ready.once().outcome is RunOutcome.FAILED
+    assert ready.states(ready.run) == {"devto": "intended", "bluesky": "intended"}
+    at(ready, "bluesky")
+    ready.sleep(3600)
+    report = ready.once()
+    assert report.run == ready.run
+    assert ready.states(ready.run) == {"devto": "intended", "bluesky": "failed"}
+    assert not _is_open(ready)
+    at(ready, "devto")
+    ready.devto.troubles.clear()
+    ready.sleep(3600)
+    ready.pursue()
+    assert ready.states(ready.run) == {"devto": "published", "bluesky": "failed"}
+    assert len(ready.devto.public) == 1
 
 
 def test_killed_while_it_takes_back_nothing_stays(finished: Path, tmp_path: Path) -> None:
@@ -691,79 +853,6 @@ def test_killed_while_it_takes_back_nothing_stays(finished: Path, tmp_path: Path
             assert not stage.devto.public
             assert not stage.bluesky.posts()
             assert not stage.articles()
-
-
-@pytest.mark.parametrize("dies", [True, False])
-def test_what_goes_out_while_it_is_taken_back_does_not_stay(ready: Ready, dies: bool) -> None:
-    handle = ready.devto.handle
-    told: list[dict[str, str]] = []
-
-    async def beside(request: Request) -> Answer:
-        if request.method != "PUT" or told:
-            return await handle(request)
-        told.append({})
-        # `posts withdraw`, while the daemon has a draft there and makes it public.
-        database = Database(ready.settings.location.database_url)
-        with contextlib.closing(database):
-            async with opened_parts(ready.settings, database, Silent(), ready.world()) as parts:
-                rows = await parts.press.withdraw(ready.run, "it is wrong")
-        told[0] |= {row.platform: row.state for row in rows}
-        answer = await handle(request)
-        assert ready.devto.public
-        if dies:
-            raise Killed
-        return answer
-
-    ready.sources["dev.to"] = SimpleNamespace(handle=beside)
-    with pytest.raises(Killed) if dies else contextlib.nullcontext():
-        ready.once()
-    assert told == [{"outbox": "withdrawn", "devto": "unconfirmed", "bluesky": "failed"}]
-    ready.sources.clear()
-    ready.sleep(60)
-    ready.once() if dies else ready.pursue()
-    assert not ready.devto.public
-    assert ready.states(ready.run)["devto"] == "withdrawn"
-    assert not ready.bluesky.posts()
-    assert not ready.articles()
-
-
-def test_what_was_taken_back_goes_to_no_destination_that_came_later(
-    finished: Path, tmp_path: Path
-) -> None:
-    stage = Ready(finished, tmp_path, PENSTOCK_PUBLISHERS="devto")
-    stage.devto.misbehave("status", times=None, code=503)
-    stage.once()
-    stage.withdraw(stage.run)
-    assert stage.states(stage.run) == {"devto": "intended"}
-    later = Platforms(tmp_path, PENSTOCK_PUBLISHERS="outbox", PENSTOCK_APPROVAL="manual")
-    report = later.once()
-    assert (report.run, report.outcome) == (stage.run, RunOutcome.ABSTAINED)
-    assert not later.articles()
-    assert later.states(stage.run) == {"devto": "intended"}
-    stage.devto.troubles.clear()
-    stage.pursue()
-    assert stage.states(stage.run) == {"devto": "failed"}
-    assert not stage.devto.public
-
-
-def test_for_a_destination_that_is_none_any_more_no_run_waits(
-    finished: Path, tmp_path: Path
-) -> None:
-    stage = Ready(finished, tmp_path, PENSTOCK_PUBLISHERS="devto")
-    stage.devto.misbehave("status", times=None, code=503)
-    stage.once()
-    assert state(stage) == RunState.PARKED
-    later = Platforms(tmp_path, PENSTOCK_PUBLISHERS="bluesky", PENSTOCK_APPROVAL="manual")
-    refused = Answer.of({"error": "InvalidRequest", "message": "too big"}, 400)
-    later.bluesky.misbehave("putRecord", *[refused] * 2)  # the account, then the post
-    assert later.once().outcome is RunOutcome.FAILED
-    assert later.states(stage.run) == {"devto": "intended", "bluesky": "failed"}
-    assert state(stage) == RunState.FAILED
-    # It is not forgotten, either.
-    stage.devto.troubles.clear()
-    stage.sleep(3600)
-    stage.pursue()
-    assert stage.states(stage.run)["devto"] == "published"
 
 
 @pytest.mark.parametrize("was_out", [True, False])

@@ -79,7 +79,8 @@ def edit(args: Namespace) -> int:
         # From here on what was typed lies on the shelf, whatever happens.
         if args.file:
             shelf.put(_read(args.file))
-        else:
+        _refuse_frozen(database, row.id, shelf)
+        if not args.file:
             _open_editor(context, shelf, before)
         typed = shelf.read()
         with database.read() as tx:
@@ -96,7 +97,7 @@ def edit(args: Namespace) -> int:
                         tx, row.id, found, instead_of=before, brief=settings.brief,
                         picture=picture, at=context.clock.now(),
                     )  # fmt: skip
-            except drafts.Moved as error:
+            except (drafts.Moved, drafts.Frozen) as error:
                 raise UsageError(f"{error}; nothing was changed. {shelf.where}") from None
     shelf.clear()
     context.show(_document(row.id, found), _told(row.id, found))
@@ -274,6 +275,16 @@ def _read(name: str) -> bytes:
     if len(text) > TYPED_BYTES_MAX:
         raise UsageError(f"--file {name}: more than {TYPED_BYTES_MAX} bytes are no article")
     return text
+
+
+def _refuse_frozen(database: Database, run: str, shelf: Shelf) -> None:
+    """Before anybody types in vain; what was typed already stays where it is."""
+    try:
+        with database.read() as tx:
+            drafts.refuse_frozen(tx, run)
+    except drafts.Frozen as error:
+        kept = f". Your text is kept in {shelf.path}" if shelf.path.is_file() else ""
+        raise UsageError(f"{error}; nothing was changed{kept}") from None
 
 
 def _open_editor(context: Context, shelf: Shelf, before: Draft) -> None:

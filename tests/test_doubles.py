@@ -162,7 +162,7 @@ def test_a_server_leaves_no_connection_open_even_one_it_is_just_taking(
 ) -> None:
     forgotten: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: forgotten.append(unraisable))
-    for n in range(100):
+    for n in range(20):
         with serve(Fixed(Answer())) as at:
             clients = [socket.create_connection((at.host, at.port)) for _ in range(1 + n % 4)]
         for client in clients:

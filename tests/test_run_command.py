@@ -34,7 +34,7 @@ class Running:
         self.desk = Desk(folder, {})
         self.write(
             **{"PENSTOCK_FEEDS": str(EXAMPLE_FEEDS / "millrace.xml"),
-            "PENSTOCK_FRESH_DAYS": "36500", "PENSTOCK_PUBLISH_CRON": "0 4 1 1 *"} | settings,
+            "PENSTOCK_FRESH_DAYS": "36500", "PENSTOCK_PUBLISH_CRON": "0 12 1 1 *"} | settings,
         )  # fmt: skip
         env = self.desk.env() | {
             "NOTIFY_SOCKET": self.address.replace("\0", "@"), "WATCHDOG_USEC": "2000000",
@@ -107,7 +107,7 @@ def test_a_reload_takes_good_settings_and_refuses_bad_ones(
     assert "-01-01 " in daemon.heard("READY=1")
     (refused,) = [line for line in daemon.lines() if "PENSTOCK_DAILY_CAP" in line["message"]]
     assert "not used" in refused["message"]
-    daemon.write(PENSTOCK_FEEDS=feeds, PENSTOCK_PUBLISH_CRON="0 5 2 2 *")
+    daemon.write(PENSTOCK_FEEDS=feeds, PENSTOCK_PUBLISH_CRON="0 12 2 2 *")
     daemon.process.send_signal(signal.SIGHUP)
     assert "-02-02 " in daemon.heard("READY=1")
     assert [line for line in daemon.lines() if line["message"] == "settings reloaded"]

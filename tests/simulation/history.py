@@ -55,7 +55,7 @@ from tests.simulation.judge import (
     Verdict,
     judge,
 )
-from tests.simulation.plan import CLOCK_WRONG_MAX_S, DAY_S, Fault, Plan, drawn, reloaded
+from tests.simulation.plan import CLOCK_WRONG_MAX_S, DAY_S, FREE, Fault, Plan, drawn, reloaded
 from tests.simulation.slots import next_slot
 from tests.simulation.world import (
     BLOG_ADDRESS,
@@ -579,6 +579,23 @@ class History:
     def _on_reload(self, fault: Fault, until: int) -> None:
         places = self._env["PENSTOCK_PUBLISHERS"]
         self._reload(reloaded(self.plan.seed, fault.number, places))
+
+    def _on_destination(self, fault: Fault, until: int) -> None:
+        """One is taken from the list, and put back: what is under way there waits."""
+        named = self._env["PENSTOCK_PUBLISHERS"].split(",")
+        # Another may be missing already. Where nothing is asked of models, the outbox has it all.
+        left = [place for place in named if place != fault.detail]
+        free = self._env["PENSTOCK_MODELS_WRITE"] == FREE
+        if left in ([], named) or (free and "outbox" not in left):
+            return
+        self._name_destinations(",".join(left))
+        self.tally.struck += 1
+        every = self.plan.settings["PENSTOCK_PUBLISHERS"]
+        self._lasts("destination", until, lambda: self._name_destinations(every))
+
+    def _name_destinations(self, places: str) -> None:
+        self._reload({"PENSTOCK_PUBLISHERS": places})
+        self._disturb("reload")
 
     def _reload(self, changes: Mapping[str, str]) -> None:
         self._env |= changes

@@ -118,6 +118,7 @@ _KINDS: Mapping[str, float] = {
     # Days without a machine, and what is taken down: more of it, and there is nothing to try.
     "outage": 0.2,
     "reload": 2,
+    "destination": 1,
     "upgrade": 1,
     "clock": 3,
     "suspend": 2,
@@ -159,7 +160,7 @@ def reloaded(seed: int, number: int, places: str) -> dict[str, str]:
     What the operator changed before a reload: when things happen, or anything else, too.
 
     Args:
-        places: where it publishes, which stays; what is under way there would be left open.
+        places: where it publishes at the moment.
     """
     chance = random.Random(f"reload {seed} {number}")
     return chance.choice((_schedule(chance), _changeable(chance, places)))
@@ -222,6 +223,11 @@ def _fault(chance: random.Random, number: int, at_s: int) -> Fault:
         "upgrade": (own.choice((1, 60, 3_600)), 0, ""),
         "outage": (own.randint(1, 4 * DAY_S), 0, ""),
         "reload": (0, own.getrandbits(32), ""),
+        "destination": (
+            own.choice((600, 6 * 3_600, 3 * DAY_S)),
+            0,
+            own.choice(("outbox", "devto", "bluesky")),
+        ),
         "clock": (span_s, own.choice((-1, 1)) * own.choice(CLOCKS_WRONG_S), ""),
         "suspend": (0, own.choice((30, 3_600, 8 * 3_600, 3 * DAY_S)), ""),
         "disk_full": (span_s, own.choice((0, 4_096, 60_000, 500_000)), ""),

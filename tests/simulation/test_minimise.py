@@ -25,7 +25,7 @@ def test_faults_come_at_least_once_an_hour() -> None:
 def test_every_kind_of_fault_is_drawn_within_a_year() -> None:
     first, second = ({fault.kind for fault in drawn(seed, 365).faults} for seed in (1, 2))
     assert first == second
-    assert len(first) == 23
+    assert len(first) == 24
 
 
 def test_leaving_faults_out_moves_no_other() -> None:

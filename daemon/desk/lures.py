@@ -34,6 +34,10 @@ _FRAMEWORKS = frozenset(("asp.net", "vb.net", "ado.net", "ml.net"))
 _HARMLESS = re.compile(
     r"(?:[\w.-]*\.)?example\.(?:com|org|net)|localhost|127(?:\.\d+){3}|0\.0\.0\.0|\[?::1\]?"
 )
+# How an address is written for people alone: evil[.]com, evil (dot) com, lure dot evil dot example.
+_DOT = re.compile(r"(?<=\w) ?[\[({] ?(?:\.|dot|punkt|point|punto) ?[\])}] ?(?=\w)", re.IGNORECASE)
+_AT = re.compile(r"(?<=\w) ?[\[({] ?(?:@|at|ät|arroba) ?[\])}] ?(?=\w)", re.IGNORECASE)
+_DOTS = re.compile(r"(?<![\w-])[\w-]++(?: dot [\w-]++){2,}", re.IGNORECASE)
 _HOST = re.compile(r"(?:\w+://)?(?:[^/@\s]*@)?(\[[0-9a-f:]+\]|[^/:?#\s]+)")
 _PHONE = re.compile(
     r"(?<![\w.,/-])(?:"
@@ -69,7 +73,7 @@ _ORDER = re.compile(
 
 def contacts_in(text: str) -> list[str]:
     """Telephone numbers, addresses of mail and wallets: whoever prints one sends readers there."""
-    plain = unicodedata.normalize("NFKC", text)
+    plain = _read_out(text)
     phones = [
         found[0]
         for found in _PHONE.finditer(plain)
@@ -95,8 +99,12 @@ def order_in(text: str) -> str | None:
 
 
 def domains_in(text: str, *, code: bool = False) -> list[str]:
-    """Names that are addresses though they have no scheme: shop.example, not main.py."""
-    plain = unicodedata.normalize("NFKC", text)
+    """
+    Names that are addresses though they have no scheme: shop.example, not main.py.
+
+    Also where the dot is spelt: shop[.]example, shop (dot) example.
+    """
+    plain = _read_out(text)
     pattern = _DOMAIN_IN_CODE if code else _DOMAIN
     found = (match[0] for match in pattern.finditer(plain))
     return [name for name in found if name.casefold() not in _FRAMEWORKS and not is_harmless(name)]
@@ -108,6 +116,12 @@ def addresses_in_code(code: str) -> list[str]:
     return [a for a in whole if not is_harmless(a)] + [
         name for name in domains_in(code, code=True) if not any(name in a for a in whole)
     ]
+
+
+def _read_out(text: str) -> str:
+    """Text in its plain forms, with the dots and the at signs of addresses as themselves."""
+    plain = _AT.sub("@", _DOT.sub(".", unicodedata.normalize("NFKC", text)))
+    return _DOTS.sub(lambda name: re.sub(" dot ", ".", name[0], flags=re.IGNORECASE), plain)
 
 
 def is_harmless(address: str) -> bool:
@@ -132,4 +146,4 @@ def hosts(urls: Collection[str]) -> Iterator[str]:
 
 @lru_cache(maxsize=64)
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return _read_out(text).casefold()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.simulation.judge import Books, InForce, Lists, Lull, Moments, judge
-from tests.simulation.world import INVENTED, LURE
+from tests.simulation.world import INVENTED, LURE, SPELT, STRANGER
 
 SETTINGS = {
     "PENSTOCK_RESERVE": "0.1", "PENSTOCK_RUN_BUDGET": "0.5", "PENSTOCK_DAILY_CAP": "1",
@@ -276,6 +276,10 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
             "slot": datetime(2026, 11, 30, 10, tzinfo=UTC)}]))),
     ("a link of a hostile page", "shows", lambda: told(replace(
         LISTS, files={"a.md": f"# Of logs\n\nhttp://{LURE}/"}))),
+    ("a link that is spelt out", "shows", lambda: told(replace(
+        LISTS, files={"a.md": f"# Of logs\n\nGo to {SPELT}."}))),
+    ("a stranger who is paged", "shows", lambda: told(replace(
+        LISTS, files={"a.md": f"# Of logs\n\nThanks to @{STRANGER}."}))),
     ("what a model made up", "shows", lambda: told(replace(
         LISTS, files={"a.md": f"# Of logs\n\nEleven {INVENTED}."}))),
     ("a link to no page", "which is no page", lambda: told(replace(

@@ -20,10 +20,15 @@ _TLDS = (
     "com|net|org|io|dev|app|info|biz|shop|store|xyz|top|site|online|club|social|me|ai|co|example"
     "|icu|vip|click|live|win|bid|loan|fun|space|website|tech|cloud|news|blog|life|world|today|buzz"
     "|cyou|sbs|cfd|bond|quest|monster|bet|casino|poker|games|finance|money|exchange|agency"
+    "|page|link|press|pro|mobi|asia|art|design|health|care|onion|eth|рф|онлайн|сайт"
     "|ru|cn|de|uk|eu|us|ca|fr|nl|se|ch|es|dk|fi|jp|kr|br|au|tv|fm|su|tk|ga|gq|ws|gg|ly|gl|gd|gy"
 )
+# These are words and endings of files as well: an address only where a path follows.
+_WITH_PATH = "be|to|cc|cf|in|is|it|im|sh|pw|nu|id|pl|at"
 _LABELS = r"(?<![\w@-])(?<!\w\.)(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+"
-_DOMAIN = re.compile(rf"{_LABELS}(?:{_TLDS})(?![\w@-]|\.\w|\()", re.IGNORECASE)
+_DOMAIN = re.compile(
+    rf"{_LABELS}(?:(?:{_TLDS})(?![\w@-]|\.\w|\()|(?:{_WITH_PATH})(?=/\w))", re.IGNORECASE
+)
 # In code logger.info and java.io are names; these are names of nothing else.
 _DOMAIN_IN_CODE = re.compile(
     rf"{_LABELS}(?:(?:com|org|xyz|shop|site|online|biz|ru|cn|example)(?![\w@-]|\.\w|\()"
@@ -120,7 +125,9 @@ def addresses_in_code(code: str) -> list[str]:
 
 def _read_out(text: str) -> str:
     """Text in its plain forms, with the dots and the at signs of addresses as themselves."""
-    plain = _AT.sub("@", _DOT.sub(".", unicodedata.normalize("NFKC", text)))
+    # The last is a dot to browsers, too, and halfwidth until it is made plain.
+    plain = unicodedata.normalize("NFKC", text).replace("。", ".")
+    plain = _AT.sub("@", _DOT.sub(".", plain))
     return _DOTS.sub(lambda name: re.sub(" dot ", ".", name[0], flags=re.IGNORECASE), plain)
 
 

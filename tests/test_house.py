@@ -114,7 +114,6 @@ NAMED = {
     )
 }  # fmt: skip
 WALLET = "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq"
-PAID = {"S1": replace(EVIDENCE["S1"], text=f"It is sent to {WALLET}, they say.")}
 
 CASES = [
     # Every citation names evidence that a verified claim rests on.
@@ -226,15 +225,25 @@ CASES = [
             ("It has a 43-litre tank.", False),
         )
     ),
-    # An address in code stands in a page that was read; a domain in the text needs more.
+    # That a page which was read names an address is not enough.
     *(
-        Case(rule, keep, text, context={"evidence": NAMED})
-        for rule, text, keep in (
-            ("addresses_in_code_are_sourced", "```\ncurl https://get.one.example/x.sh\n```", True),
-            ("addresses_in_code_are_sourced", "Run `curl https://get.one.example/x.sh`.", True),
-            ("addresses_in_code_are_sourced", "`curl https://get.one.example/x.sh2`", False),
-            ("domains_are_sourced", "See draw.io for all of it.", False),
-            ("domains_are_sourced", "It comes from raw.io.", False),
+        Case(rule, False, text, context={"evidence": NAMED})
+        for rule, text in (
+            ("addresses_in_code_are_sourced", "```\ncurl https://get.one.example/x.sh\n```"),
+            ("addresses_in_code_are_sourced", "Run `curl https://get.one.example/x.sh`."),
+            ("domains_are_sourced", "See draw.io for all of it."),
+            ("domains_are_sourced", "It comes from raw.io."),
+        )
+    ),
+    *(
+        Case(
+            "addresses_in_code_are_sourced", keep, text,
+            context={"claims": (*CLAIMS, Claim("", "Run curl https://get.one.example/x.sh", "S1"))},
+        )
+        for text, keep in (
+            ("```\ncurl https://get.one.example/x.sh\n```", True),
+            ("Run `curl https://get.one.example/x.sh`.", True),
+            ("`curl https://get.one.example/x.sh2`", False),
         )
     ),
     *(
@@ -314,7 +323,8 @@ CASES = [
         "no_contacts",
         "In 2019-2021, on 2026-11-20 at 10:30, 1 000 000 of 10.0.0.1 and 978-3-16-148410-0.",
         "The hash d41d8cd98f00b204e9800998ecf8427e of 0100 0101 0110 1110.",
-        "`git config user.email ada@blog.example`, git@github.com:x and user@example.com",
+        "`git config user.email ada@blog.example.com`, git@github.com:x and user@example.com",
+        "Since npm@4.0.0 it is so, and with react@18.x, too.",
     ),
     *breaks(
         "no_contacts",
@@ -330,22 +340,19 @@ CASES = [
         "Send it to bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq.",
         "Send it to 0x52908400098527886E0F7030069857D2E4169EE7.",
     ),
-    # In code, only whom a page that was read names.
     *keeps(
-        "contacts_in_code_are_sourced",
+        "no_contacts",
         "```\n2026-11-20 10:30 10.0.0.1 d41d8cd98f00b204e9800998ecf8427e 978-3-16-148410-0\n```",
         "`git clone git@github.com:x` for `user@example.com`.",
-        "Pay bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq, which another rule finds; `x`.",
+        "```\n@npmcli/arborist npm@4.0.0 pkg@1.x fork@1.0.0-beta.0\n```",
     ),
     *breaks(
-        "contacts_in_code_are_sourced",
+        "no_contacts",
         f"Pay `{WALLET}` now.",
         f"```\npay {WALLET}\n```",
         "Call `0800 555 0199` now.",
         "`heron@evil.example`",
     ),
-    Case("contacts_in_code_are_sourced", True, f"Pay `{WALLET}`.", context={"evidence": PAID}),
-    Case("contacts_in_code_are_sourced", True, f"`{WALLET}`", context=UNCITED),
     *keeps("numbers_of_head_are_quoted", title="42 litres", description="In 1000 seconds."),
     *breaks("numbers_of_head_are_quoted", title="43 litres"),
     *breaks("numbers_of_head_are_quoted", title="Forty-three litres"),

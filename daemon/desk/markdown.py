@@ -20,8 +20,8 @@ CITATION = re.compile(r"\[S(\d+)\]")
 # Forem pages \B@[a-z0-9_-]+ in a text node, and its \B is one of ASCII.
 PAGES = re.compile(r"(?<![A-Za-z0-9_])@(?=[\w-])")
 _URL = re.compile(r"(?:(?:https?|ftp)://|(?<![^\W_])www\.)[^\s<>()\[\]\"'`]+", re.IGNORECASE)
-# From the beginning of a run only, so that a long one is read once.
-EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]+(?:\.[\w-]+)+")
+# From the beginning of a run only, so that a long one is read once. npm@4.0.0 and pkg@1.x are none.
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]+(?:\.[\w-]+)*\.[^\W\d_][\w-]+")
 # Redcarpet collects these wherever a line begins so, and lets the last of two win.
 _DEFINITION = re.compile(r"^[ ]{0,3}\[[^\]\n]+\]:\s*<?(\S*[:/.]\S*?)>?(?:\s|$)", re.MULTILINE)
 # Redcarpet lets space stand between the brackets of a link; an address has one of these signs.

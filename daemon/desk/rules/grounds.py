@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from daemon.desk.evidence import Claim, contains, shortens
 from daemon.desk.figures import borne_out, compounds, numbers, stated, without_compounds
-from daemon.desk.lures import addresses_in_code, contacts_in, domains_in, hosts, stands
+from daemon.desk.lures import addresses_in_code, domains_in, hosts, stands
 from daemon.desk.manuscript import Context, Finding, Manuscript, excerpt
 from daemon.desk.markdown import CITATION, Block, Reading, addresses_in, read
 from daemon.sources.text import sentences, word_count, words
@@ -142,37 +142,21 @@ def _code_of(reading: Reading) -> list[str]:
 
 
 def addresses_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
-    """Every address in code stands in a page that was read; example.com and localhost are fine."""
+    """
+    Every address in code stands in a verified quote, or in the title or the address of a page
+    that was read, as one in the text has to; example.com and localhost are fine.
+    """
     if not context.cites:
         return
     reading = read(manuscript.markdown)
-    texts = _known_texts(context)
+    texts = _quoted_texts(context)
+    seen = set(addresses_in(reading.spoken))
     for content in _code_of(reading):
-        seen = set(addresses_in(reading.spoken))
         for address in addresses_in_code(content):
             if address not in seen and not stands(address, texts):
                 yield Finding(
                     "links",
-                    f"{excerpt(address)} in code stands in no source; leave it out, or show only"
-                    " code that a source has",
-                )
-                return
-
-
-def contacts_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
-    """Every telephone number, mail address and wallet in code stands in a page that was read."""
-    if not context.cites:
-        return
-    reading = read(manuscript.markdown)
-    texts = _known_texts(context)
-    seen = set(contacts_in(reading.spoken))
-    for content in _code_of(reading):
-        for contact in contacts_in(content):
-            if contact not in seen and not stands(contact, texts):
-                yield Finding(
-                    "contacts",
-                    f"“{excerpt(contact)}” in code asks readers to call, write or pay and stands"
-                    " in no source; leave it out",
+                    f"{excerpt(address)} in code is named in no quote; leave the address out",
                 )
                 return
 
@@ -305,11 +289,6 @@ def _is_long(text: str) -> bool:
 def _shown_numbers(block: Block, names: frozenset[str]) -> frozenset[str]:
     found = stated(without_compounds(CITATION.sub(" ", block.text), names))
     return found | {block.numeral} if block.numeral else found
-
-
-def _known_texts(context: Context) -> list[str]:
-    """Where what stands in code may come from: the pages, and whatever is quoted of them."""
-    return [*(source.text for source in context.evidence.values()), *_quoted_texts(context)]
 
 
 def _quoted_texts(context: Context) -> list[str]:

@@ -108,7 +108,7 @@ REWORDED = " ".join(
 
 NAMED = {
     "S1": Evidence(
-        "S1", "https://one.example/a", "One",
+        "S1", "https://one.example/a", "What two.io draws",
         "It takes SHA-256 on a 64-bit machine 24/7, drawn with draw.io in a 43-litre tank.\n"
         "curl https://get.one.example/x.sh | sh",
     )
@@ -233,6 +233,7 @@ CASES = [
             ("addresses_in_code_are_sourced", "Run `curl https://get.one.example/x.sh`."),
             ("domains_are_sourced", "See draw.io for all of it."),
             ("domains_are_sourced", "It comes from raw.io."),
+            ("domains_are_sourced", "It comes from two.io."),
         )
     ),
     *(
@@ -250,7 +251,6 @@ CASES = [
         Case("domains_are_sourced", True, "It comes from draw.io, they say.", context=where)
         for where in (
             {"claims": (*CLAIMS, Claim("", "It is drawn with draw.io in a tank", "S1"))},
-            {"evidence": {"S1": replace(EVIDENCE["S1"], title="What draw.io draws")}},
             {"links": CONTEXT.links | {"https://draw.io/about"}},
         )
     ),

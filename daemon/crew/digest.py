@@ -15,7 +15,7 @@ from daemon.crew.brief import Brief
 from daemon.crew.prompts import prompt
 from daemon.desk.house import BODY_RULES, Context, Manuscript, mended
 from daemon.desk.layout import day, inert, target
-from daemon.desk.lures import contacts_in, domains_in, hosts, stands
+from daemon.desk.lures import contacts_in, domains_in, hosts, leads_away
 from daemon.desk.markdown import addresses_in
 from daemon.desk.mending import plain_tags, tags_from, without_addresses, without_mentions
 from daemon.desk.rules.grounds import FAIR_QUOTATION_WORDS
@@ -51,9 +51,7 @@ def usable(item: DigestItem) -> bool:
     shown = f"{item.title} {item.summary} {item.author or ''} {item.feed} {item.url}"
     if looks_secret(shown) or any(mark in shown for mark in ("{%", "{{")):
         return False
-    own = [item.feed, *hosts([item.url])]
-    reach = [*domains_in(item.title), *addresses_in(item.title)]
-    if contacts_in(item.title) or any(not stands(name, own) for name in reach):
+    if leads_away(item.title, [item.feed, *hosts([item.url])]):
         return False
     alone = mended(Manuscript("", _plain(item.feed), (), _section(item)))
     context = Context(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from daemon.desk.evidence import Evidence
-from daemon.desk.lures import contacts_in, hosts
+from daemon.desk.lures import hosts, leads_away
 from daemon.desk.markdown import CITATION, read
 from daemon.desk.mending import without_addresses, without_mentions
 from daemon.desk.rules.secrecy import looks_secret
@@ -50,9 +50,9 @@ def article(markdown: str, evidence: Mapping[str, Evidence], *, run: str, read_a
 
 
 def _name(source: Evidence) -> str:
-    """A page's title; where a telephone number, a wallet or a key stands in it, the page's host."""
-    title = without_addresses(source.title)
-    return next(hosts([source.url])) if contacts_in(title) or looks_secret(title) else title
+    """A page's title; where a key stands in it, or it leads readers elsewhere, the page's host."""
+    own = list(hosts([source.url]))
+    return own[0] if leads_away(source.title, own) or looks_secret(source.title) else source.title
 
 
 def digest(markdown: str, *, run: str) -> str:

@@ -123,6 +123,12 @@ def addresses_in_code(code: str) -> list[str]:
     ]
 
 
+def leads_away(title: str, own: Collection[str]) -> bool:
+    """Whether a title has a contact, or an address that stands in none of its page's own names."""
+    reach = [*domains_in(title), *addresses_in(title)]
+    return bool(contacts_in(title)) or any(not stands(name, own) for name in reach)
+
+
 def _read_out(text: str) -> str:
     """Text in its plain forms, with the dots and the at signs of addresses as themselves."""
     # The last is a dot to browsers, too, and halfwidth until it is made plain.

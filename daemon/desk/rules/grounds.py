@@ -143,8 +143,8 @@ def _code_of(reading: Reading) -> list[str]:
 
 def addresses_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """
-    Every address in code stands in a verified quote, or in the title or the address of a page
-    that was read, as one in the text has to; example.com and localhost are fine.
+    Every address in code stands in a verified quote, or in the address of a page that was read,
+    as one in the text has to; example.com and localhost are fine.
     """
     if not context.cites:
         return
@@ -163,10 +163,11 @@ def addresses_in_code_are_sourced(manuscript: Manuscript, context: Context) -> I
 
 def domains_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """
-    Every domain named in the text stands in a verified quote, or in the title or the address of a
-    page that was read.
+    Every domain named in the text stands in a verified quote, or in the address of a page that
+    was read.
 
-    That the page names it is not enough: one that is hostile asks for just that, in plain sight.
+    That the page or its title names it is not enough: one that is hostile asks for just that, in
+    plain sight.
     """
     if not context.cites:
         return
@@ -292,10 +293,9 @@ def _shown_numbers(block: Block, names: frozenset[str]) -> frozenset[str]:
 
 
 def _quoted_texts(context: Context) -> list[str]:
-    """Quotes, and the titles and addresses of the pages."""
+    """Quotes, and the addresses of the pages."""
     urls = [*context.links, *(source.url for source in context.evidence.values())]
-    titles = [source.title for source in context.evidence.values()]
-    return [*titles, *(claim.quote for claim in context.claims), *urls, *hosts(urls)]
+    return [*(claim.quote for claim in context.claims), *urls, *hosts(urls)]
 
 
 def _plain_words(text: str) -> list[str]:

@@ -239,18 +239,41 @@ CASES = [
     *(
         Case(
             "addresses_in_code_are_sourced", keep, text,
-            context={"claims": (*CLAIMS, Claim("", "Run curl https://get.one.example/x.sh", "S1"))},
+            context={
+                "claims": (
+                    *CLAIMS,
+                    Claim("", "curl https://get.one.example/x.sh", "S1"),
+                    Claim("", "curl https://get.evil.example/x.sh", "S1"),
+                ),
+                "evidence": {
+                    "S1": replace(
+                        NAMED["S1"],
+                        text="curl https://get.one.example/x.sh curl https://get.evil.example/x.sh",
+                    )
+                },
+            },
         )
         for text, keep in (
+            ("`curl https://get.evil.example/x.sh`", False),
             ("```\ncurl https://get.one.example/x.sh\n```", True),
             ("Run `curl https://get.one.example/x.sh`.", True),
             ("`curl https://get.one.example/x.sh2`", False),
         )
     ),
+    Case(
+        "domains_are_sourced", False, "It comes from draw.io, they say.",
+        context={
+            "claims": (*CLAIMS, Claim("", "drawn with draw.io in a 43-litre tank", "S1")),
+            "evidence": NAMED,
+        },
+    ),
     *(
         Case("domains_are_sourced", True, "It comes from draw.io, they say.", context=where)
         for where in (
-            {"claims": (*CLAIMS, Claim("", "It is drawn with draw.io in a tank", "S1"))},
+            {
+                "claims": (*CLAIMS, Claim("", "drawn with draw.io in a 43-litre tank", "S1")),
+                "evidence": NAMED | {"S2": replace(EVIDENCE["S2"], text="Drawn with Draw.io.")},
+            },
             {"links": CONTEXT.links | {"https://draw.io/about"}},
         )
     ),

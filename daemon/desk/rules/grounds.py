@@ -35,6 +35,7 @@ _INCHES = re.compile(r"(?<=\d)\"(?!\w)")
 _DOUBLE = re.compile(r"[\"＂“”„‟«»〝〞〟]")
 _OPENERS, _CLOSERS = "“„«", "”“»"
 _BETWEEN_CITATIONS = " .,;:!?…\"'“”„«»‘’‹›"
+_UNVOUCHED = "is in no quote, or one site alone names it; leave the address out"
 _SPOKEN_WORD = re.compile(r"[^\W_]+")
 
 
@@ -142,39 +143,31 @@ def _code_of(reading: Reading) -> list[str]:
 
 
 def addresses_in_code_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
-    """
-    Every address in code stands in a verified quote, or in the address of a page that was read,
-    as one in the text has to; example.com and localhost are fine.
-    """
+    """Every address in code is borne out as one in the text is; example.com is fine there."""
     if not context.cites:
         return
     reading = read(manuscript.markdown)
-    texts = _quoted_texts(context)
     seen = set(addresses_in(reading.spoken))
     for content in _code_of(reading):
         for address in addresses_in_code(content):
-            if address not in seen and not stands(address, texts):
-                yield Finding(
-                    "links",
-                    f"{excerpt(address)} in code is named in no quote; leave the address out",
-                )
+            if address not in seen and not _is_vouched_for(address, context):
+                yield Finding("links", f"{excerpt(address)} in code {_UNVOUCHED}")
                 return
 
 
 def domains_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """
-    Every domain named in the text stands in a verified quote, or in the address of a page that
-    was read.
+    Every domain named in the text stands in the address of a page that was read; or in a verified
+    quote, and on two sites' pages or on one of its own.
 
-    That the page or its title names it is not enough: one that is hostile asks for just that, in
-    plain sight.
+    That a page, its title or its quote names it is not enough: one that is hostile asks for just
+    that, in plain sight.
     """
     if not context.cites:
         return
-    texts = _quoted_texts(context)
     for name in dict.fromkeys(domains_in(read(manuscript.markdown).spoken)):
-        if not stands(name, texts):
-            yield Finding("links", f"{excerpt(name)} is named in no quote; leave the address out")
+        if not _is_vouched_for(name, context):
+            yield Finding("links", f"{excerpt(name)} {_UNVOUCHED}")
 
 
 def quotations_are_quotes(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
@@ -292,10 +285,17 @@ def _shown_numbers(block: Block, names: frozenset[str]) -> frozenset[str]:
     return found | {block.numeral} if block.numeral else found
 
 
-def _quoted_texts(context: Context) -> list[str]:
-    """Quotes, and the addresses of the pages."""
+def _is_vouched_for(address: str, context: Context) -> bool:
     urls = [*context.links, *(source.url for source in context.evidence.values())]
-    return [*(claim.quote for claim in context.claims), *urls, *hosts(urls)]
+    if stands(address, [*urls, *hosts(urls)]):
+        return True
+    if not stands(address, [claim.quote for claim in context.claims]):
+        return False
+    naming = [s.url for s in context.evidence.values() if stands(address, [s.text])]
+    sites = set(hosts(naming))
+    return len(sites) > 1 or any(
+        f".{own}".endswith(f".{site}") for own in hosts([address]) for site in sites
+    )
 
 
 def _plain_words(text: str) -> list[str]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+from sqlalchemy import Connection
 
 from daemon import alerts, bells, cadence, control, drafts, estimate, ids, journal, look, reconcile
 from daemon.alerts import Kind
@@ -57,6 +59,22 @@ class Report:
     publications: Sequence[Any] = ()
     paused: bool = False
     manuscript: Manuscript | None = None
+
+
+def reported(tx: Connection, run: str, outcome: RunOutcome, reason: str) -> Report:
+    """What a run came to, with what the journal has of it."""
+    row = journal.run(tx, run)
+    assert row is not None
+    return Report(
+        run=run,
+        outcome=outcome,
+        reason=reason,
+        tier=Tier(row.tier),
+        kind=row.kind,
+        title=row.title,
+        cost=MicroCredits(attempts.spent_by_run(tx, run)),
+        publications=journal.publications(tx, run=run),
+    )
 
 
 class Cycle:
@@ -347,19 +365,5 @@ class Cycle:
         paused: bool = False,
     ) -> Report:
         with self._books.read() as tx:
-            row = journal.run(tx, run)
-            publications = journal.publications(tx, run=run)
-            cost = MicroCredits(attempts.spent_by_run(tx, run))
-        assert row is not None
-        return Report(
-            run=run,
-            outcome=outcome,
-            reason=reason,
-            tier=Tier(row.tier),
-            kind=row.kind,
-            title=row.title,
-            cost=cost,
-            publications=publications,
-            paused=paused,
-            manuscript=manuscript,
-        )
+            told = reported(tx, run, outcome, reason)
+        return replace(told, paused=paused, manuscript=manuscript)

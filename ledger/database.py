@@ -9,6 +9,7 @@ connection gets the same pragmas.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ _ERRORS: dict[int, type[StorageError]] = {
     sqlite3.SQLITE_CORRUPT: StorageCorrupt,
     sqlite3.SQLITE_NOTADB: StorageCorrupt,
 }
+# What its pool cannot close because an interrupt struck there is told with a traceback else.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 
 class Database:

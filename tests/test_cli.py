@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import inspect
+import json
 import os
 import re
 import shlex
@@ -1040,6 +1041,24 @@ def test_an_interrupt_from_the_keyboard_is_no_traceback_and_loses_nothing(
     assert result.code == DONE, result
     assert outcomes(desk) == ["published"]
     assert_covered(books(desk), world.model)
+
+
+@beside
+def test_an_interrupt_that_comes_too_late_leaves_what_the_run_came_to(tmp_path: Path) -> None:
+    for later_ms in (0, 10, 20, 40, 50):
+        desk = digest_desk(tmp_path / str(later_ms))
+        with desk.started("once", "--json") as process:
+            assert process.stderr is not None
+            while b"publish:outbox done" not in process.stderr.readline():
+                assert process.poll() is None
+            time.sleep(later_ms / 1000)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        assert b"Traceback" not in err, err
+        # Where it is over nobody is told to go on with it: that would be another run.
+        is_over = json.loads(out)["outcome"] == "published"
+        assert outcomes(desk) == ["published" if is_over else "running"], later_ms
+        assert process.returncode in ({DONE, -signal.SIGINT} if is_over else {FAILED})
 
 
 FULL_DISK = """

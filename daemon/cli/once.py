@@ -16,9 +16,9 @@ from daemon.app import World, opened_for_work, opened_parts
 from daemon.cli import exits, failed_once, say
 from daemon.cli.context import Context, publication_document
 from daemon.cli.progress import watching
-from daemon.cycle import Cycle, Report
+from daemon.cycle import Cycle, Report, reported
 from daemon.inference import attempts
-from daemon.journal import RunOutcome
+from daemon.journal import RunOutcome, RunState
 from daemon.settings import Settings
 from daemon.sources.confined import Confined
 from ledger.database import Database
@@ -48,27 +48,35 @@ def _foreground(context: Context, act: Callable[[Cycle], Awaitable[Report]]) -> 
     # It loads its libraries while we open the books.
     world = World(parser=Confined.started())
     in_hand: str | None = None
+    ended: Report | None = None
 
-    async def main(database: Database) -> Report:
-        nonlocal in_hand
+    async def main(database: Database) -> None:
+        nonlocal in_hand, ended
         with watching() as progress:
             async with opened_parts(settings, database, progress, world) as parts:
                 cycle = parts.cycle
                 try:
-                    return await act(cycle)
+                    ended = await act(cycle)
                 finally:
                     in_hand = cycle.run
                     context.args.failure = partial(_interrupted, database, cycle.run)
 
     try:
-        with opened_for_work(location) as database:
-            report = asyncio.run(main(database))
-        context.show(document(report), human(report))
+        try:
+            with opened_for_work(location) as database:
+                asyncio.run(main(database))
+        except KeyboardInterrupt:
+            # Where it came too late to stop anything, what the run came to stands.
+            ended = ended or _over(context, in_hand)
+            if ended is None:
+                raise
+        assert ended is not None
+        context.show(document(ended), human(ended))
     finally:
         # Also of a run that an error ended, and with no lock and no transaction held meanwhile.
         if in_hand is not None:
             trace(context, settings, in_hand)
-    return exits.of_outcome(report.outcome, paused=report.paused)
+    return exits.of_outcome(ended.outcome, paused=ended.paused)
 
 
 def trace(context: Context, settings: Settings, run: str) -> None:
@@ -84,6 +92,17 @@ def trace(context: Context, settings: Settings, run: str) -> None:
     if problem is not None:
         with suppress(OSError):
             say(f"{run} telemetry: {problem}")
+
+
+def _over(context: Context, run: str | None) -> Report | None:
+    """What a run came to that is over, else None."""
+    if run is None:
+        return None
+    with context.reading() as tx:
+        row = journal.run(tx, run)
+        if row is None or row.state not in (RunState.FINISHED, RunState.FAILED):
+            return None
+        return reported(tx, run, RunOutcome(row.outcome), row.reason)
 
 
 def _interrupted(database: Database, run: str | None, message: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,6 +24,7 @@ from apscheduler.triggers.cron import CronTrigger
 # A slot that went by longer ago than this is let go.
 OLDEST = timedelta(hours=24)
 
+_AVERAGED_OVER = (28, 364, 8 * 364)
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _ITEM = re.compile(r"(\*|(\w{1,9})(-(\w{1,9}))?)(/(\d{1,4}))?", re.ASCII)
@@ -66,14 +67,18 @@ class Schedule:
                 yield slot
 
     def per_day(self, at: datetime) -> float:
-        """Slots a day, averaged over the four weeks after `at`, or over the first 400 slots."""
-        days, count = 28.0, 0
-        for slot in self.slots(at):
-            if slot > at + timedelta(days=28):
-                break
-            count += 1
+        """
+        Slots a day, averaged over the four weeks after `at`, or over the first 400 slots; of a
+        schedule that has fewer than four of them over a year, and at last over eight years.
+        """
+        count = 0
+        for days in _AVERAGED_OVER:
+            until = at + timedelta(days=days)
+            found = list(islice(takewhile(until.__ge__, self.slots(at)), 400))
+            count = len(found)
             if count == 400:
-                days = (slot - at) / timedelta(days=1)
+                return count / ((found[-1] - at) / timedelta(days=1))
+            if count >= 4:
                 break
         return count / days
 

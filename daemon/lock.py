@@ -20,8 +20,9 @@ class LockHeld(Exception):
 
 
 def lock_file(database: Path) -> Path:
-    """What is locked for a database, beside it."""
-    return database.with_name(f"{database.name}.lock")
+    """What is locked for a database, beside the file itself, whatever links lead there."""
+    file = database.resolve()
+    return file.with_name(f"{file.name}.lock")
 
 
 @contextmanager

@@ -45,7 +45,7 @@ from daemon.doctor import (
 from daemon.doctor.asking import Times, Watched, getter
 from daemon.doctor.books import snapshot
 from daemon.doctor.findings import Mask, asked, fail, looked, ok
-from daemon.lock import process_lock
+from daemon.lock import LockHeld, process_lock
 from daemon.sources.confined import Unconfined
 from daemon.sources.parse import Item
 from ledger import store
@@ -407,6 +407,14 @@ def test_it_can_look_while_the_process_lock_is_held_and_says_by_whom(tmp_path: P
         assert f"process {os.getpid()} holds" in found.one("lock").message
         assert found.code == 0
     assert "just now" in look(tmp_path).one("lock").message
+
+
+def test_a_link_to_a_database_leads_to_its_lock_as_well(tmp_path: Path) -> None:
+    desk = machine_of(tmp_path)
+    link = tmp_path / "elsewhere.db"
+    link.symlink_to(desk.database)
+    with process_lock(desk.database), pytest.raises(LockHeld), process_lock(link):
+        pass
 
 
 def test_who_begins_to_write_meanwhile_makes_no_damage_of_what_is_read(

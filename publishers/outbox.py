@@ -31,6 +31,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from publishers.errors import Rejected, Transient, Withdrawn
 from publishers.port import Intent, Note, Post, Receipt
@@ -158,7 +159,8 @@ class Outbox:
 
         Raises:
             Transient: the folder cannot be written, and some of it may be there still; or the
-                folder is not there, or empty as the place of a disk that is not mounted.
+                folder is not there, or empty as the place of a disk that is not mounted; or the
+                article is in the folder that was named before.
             Rejected: it is no article of this folder.
         """
         if not _REMOTE_ID.fullmatch(receipt.remote_id):
@@ -169,7 +171,24 @@ class Outbox:
                 f"the outbox {self._folder} is not there: mount its disk, or look at"
                 " PENSTOCK_OUTBOX_DIR; if it is gone for good, make it with an empty index.html"
             )
-        self._take_out(receipt.remote_id.removesuffix(".md"), reason)
+        slug = receipt.remote_id.removesuffix(".md")
+        self._refuse_elsewhere(slug, receipt.url)
+        self._take_out(slug, reason)
+
+    def _refuse_elsewhere(self, slug: str, url: str | None) -> None:
+        """Where the address is that of a file in another folder, and the article is still there."""
+        if not (url or "").startswith("file:"):
+            return
+        page = Path(unquote(urlsplit(url or "").path))
+        try:
+            is_there = _article(page.with_name(f"{slug}.json")) is not None
+        except OSError as error:
+            raise Transient(_explain(error, page.parent)) from error
+        if is_there and page.parent != self._folder.absolute():
+            raise Transient(
+                f"it is in {page.parent}: name that folder in PENSTOCK_OUTBOX_DIR again, or move"
+                f" its files into {self._folder}"
+            )
 
     async def discard(self, intent: Intent) -> None:
         """Remove the files of an article that was being written when the process died."""

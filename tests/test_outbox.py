@@ -993,6 +993,23 @@ def test_from_a_folder_that_is_not_mounted_nothing_is_taken_back(
     assert set(files(folder)) == {"index.html", "feed.xml"}
 
 
+def test_an_article_in_the_folder_that_was_named_before_is_not_called_taken_back(
+    tmp_path: Path, post: Post
+) -> None:
+    before, now = tmp_path / "be fore", tmp_path / "now"
+    receipt = asyncio.run(Outbox(before).publish(Outbox(before).intend(post), forgotten))
+    other = Outbox(now)
+    asyncio.run(other.publish(other.intend(replace(post, run="run-2", title="Another")), forgotten))
+    with pytest.raises(Transient, match="PENSTOCK_OUTBOX_DIR again"):
+        asyncio.run(other.withdraw(receipt, "a reason"))
+    assert (before / f"{SLUG}.html").exists()
+    # Moved as it is told, or gone from there, it is.
+    for path in before.glob(f"{SLUG}.*"):
+        path.rename(now / path.name)
+    asyncio.run(other.withdraw(receipt, "a reason"))
+    assert not (now / f"{SLUG}.html").exists()
+
+
 def test_what_a_person_removed_is_taken_back(tmp_path: Path, post: Post) -> None:
     folder = tmp_path / "outbox"
     outbox = Outbox(folder, site_url="https://site.example")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter as Count
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,6 +37,8 @@ from ledger.types import to_text
 COUNTED_AFTER = timedelta(seconds=60)
 # An expired charge is worth asking about for as long as a provider keeps single answers.
 LOOK_BACK = timedelta(days=30)
+# A key's counter that stands lower than before is behind, for so long; then it is another counter.
+FALLS_FOR = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +190,22 @@ class Reconciler:
     async def _provider(self, name: str, found: Findings, *, shared: bool) -> ProviderFound:
         api = None
         try:
-            found.holds += await self._by_answer(name)
+            unasked = await self._by_answer(name, found)
             counter = await self._billing[name].counter()
             if counter is None:
-                return self._cannot_be_asked(name)
+                cannot = self._cannot_be_asked(name)
+                return replace(cannot, error=unasked or cannot.error)
             api = counter.api
             if shared:
                 note = "its counter is not compared: several providers here have the same key"
-                return ProviderFound(name, api, counter.used, note=note)
+                return ProviderFound(name, api, counter.used, note=note, error=unasked)
             if await self._until_counted(name):
                 counter = await self._billing[name].counter() or counter
         except Unreadable as error:
             return ProviderFound(name, api, error=str(error))
         async with self._books.write() as tx:
-            return self._compare(tx, name, counter, found)
+            compared = self._compare(tx, name, counter, found)
+        return replace(compared, error=unasked)
 
     def _cannot_be_asked(self, name: str) -> ProviderFound:
         with self._books.read() as tx:
@@ -229,21 +233,30 @@ class Reconciler:
         await self._clock.sleep(wait)
         return True
 
-    async def _by_answer(self, name: str) -> list[HoldFound]:
-        """Ask for the cost of each answer that has a name and whose charge is not known."""
+    async def _by_answer(self, name: str, found: Findings) -> str:
+        """
+        Ask for the cost of each answer that has a name and whose charge is not known.
+
+        Returns why one could not be asked about, or nothing; the others are asked about all the
+        same.
+        """
         with self._books.read() as tx:
             held = attempts.unknown_open(tx)
             charged = attempts.charged_unknown(tx, since=self._clock.now() - LOOK_BACK)
-        found = []
+        problem = ""
         for attempt in (*held, *charged):
             if attempt.provider != name or attempt.remote_id is None:
                 continue
-            cost = await self._billing[name].cost_of(attempt.remote_id)
+            try:
+                cost = await self._billing[name].cost_of(attempt.remote_id)
+            except Unreadable as error:
+                problem = problem or str(error)
+                continue
             if cost is not None:
                 async with self._books.write() as tx:
                     # A person may have corrected it while the provider was asked.
-                    found += self._book_answer(tx, attempts.find(tx, attempt.id), cost)
-        return found
+                    found.holds += self._book_answer(tx, attempts.find(tx, attempt.id), cost)
+        return problem
 
     def _book_answer(self, tx: Connection, attempt: Any, cost: MicroCredits) -> list[HoldFound]:
         now, settlement = self._clock.now(), f"{attempt.hold}:settle"
@@ -281,7 +294,16 @@ class Reconciler:
         account = f"inference:{name}"
         last = counters.last(tx, name)
         rest, note = ZERO, ""
-        if last is None or last.key_mark != mark or used.micro < last.used_micro:
+        is_new = last is None or last.key_mark != mark
+        falls = last is not None and used.micro < last.used_micro
+        if last is not None and not is_new and falls and now - last.at < FALLS_FOR:
+            note = (
+                f"it stands lower than {MicroCredits(last.used_micro)}, where it stood before;"
+                f" it is compared once it is past that, and begun anew {FALLS_FOR.days} days after"
+                " the last comparison"
+            )
+            return ProviderFound(name, counter.api, used, note=note)
+        if last is None or is_new or falls:
             # The counter has what a hold of unknown outcome was billed, the books do not: were it
             # charged after this reading, the next comparison would give the charge back.
             found.holds += expire(tx, now, self._expiry, account=account)

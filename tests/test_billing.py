@@ -100,10 +100,7 @@ def test_what_a_key_of_the_operators_own_paid_upstream_is_on_the_counter_too() -
         ({"quota_per_unit": 500_000}, 500_000, 1_000_000),
         ({"quota_per_unit": 500_000.0}, 1, 2),
         ({"quota_per_unit": 1_000_000}, 7, 7),
-        ({}, 500_000, 1_000_000),
-        ({"quota_per_unit": 0}, 500_000, 1_000_000),
         ({"quota_per_unit": 3}, 1, 333_334),
-        (None, 250_000, 500_000),
     ],
 )
 def test_new_apis_counter_is_in_units_of_its_own(status: Any, units: int, micro: int) -> None:
@@ -111,6 +108,17 @@ def test_new_apis_counter_is_in_units_of_its_own(status: Any, units: int, micro:
     counter = ask(provider)
     assert counter == Counter(MicroCredits(micro), UsageApi.NEW_API)
     assert "/api/usage/token/" in provider.asked
+
+
+@pytest.mark.parametrize(
+    "status",
+    [None, {}, {"quota_per_unit": 0}, Answer(403, {}, b"{}"), Answer(200, {}, b"<html>")],
+    ids=str,
+)
+def test_what_new_apis_units_are_worth_is_never_supposed(status: Any) -> None:
+    provider = Provider(api_usage_token={"total_used": 250_000}, api_status=status)
+    with pytest.raises(Unreadable, match="units are worth"):
+        ask(provider)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +172,13 @@ def test_an_answer_that_tls_finds_wrong_is_a_provider_in_trouble() -> None:
         ask(Provider(), transport=httpx.MockTransport(forged))
 
 
-def test_a_counter_beyond_all_measure_is_none() -> None:
+def test_a_counter_beyond_all_measure_cannot_be_read() -> None:
     provider = Provider(
         api_usage_token=Answer(200, {}, b'{"data": {"total_used": 1e999000}}'),
         api_status=Answer(200, {}, b'{"data": {"quota_per_unit": 1e-999000}}'),
     )
-    assert ask(provider) is None
+    with pytest.raises(Unreadable):
+        ask(provider)
 
 
 def test_an_answer_without_end_is_not_read_to_its_end() -> None:

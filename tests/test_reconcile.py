@@ -349,12 +349,56 @@ def test_a_new_key_or_a_counter_that_went_back_begins_anew(stage: MakeStage) -> 
     one.reconcile()
     one.once()
     one.model.used_before = 0  # as after the key was made anew
+    sleep(one, hours=49)
     found = one.reconcile()
     assert found.providers[0].note.startswith("noted where its counter stands")
     assert codes(one, Code.CORRECTION) == []
     assert booked(one) == one.model.billed_micro
     one.model.charge(10)
     assert one.reconcile().providers[0].corrected.micro == 10
+
+
+def test_one_answer_that_cannot_be_looked_up_keeps_nobody_from_the_others(
+    stage: MakeStage,
+) -> None:
+    one = stage()
+    one.reconcile()
+    for schema in ("draft", "review"):
+        one.model.misbehave("no_usage", schema=schema, model="good")
+    one.once()
+    with one.reading() as tx:
+        first, second = attempts.unknown_open(tx)
+    one.model.chokes_on = first.remote_id
+    found = one.reconcile()
+    # The counter ends what could not be asked about.
+    assert {hold.attempt: hold.state for hold in found.holds} == {
+        first.id: "settled", second.id: "settled",
+    }  # fmt: skip
+    assert found.failed
+    assert "503" in found.providers[0].error
+    assert booked(one) == one.model.billed_micro
+    one.model.chokes_on = None
+    assert not one.reconcile().failed
+    sound(one)
+
+
+@pytest.mark.parametrize("api", ["openrouter", "new-api"])
+def test_a_counter_that_was_read_behind_itself_is_waited_for(stage: MakeStage, api: Api) -> None:
+    one = stage(api)
+    one.once()
+    one.reconcile()
+    behind = one.model.billed_micro // 2
+    one.model.used_before -= behind
+    for _ in range(2):
+        found = one.reconcile()
+        assert "it stands lower than" in found.providers[0].note
+        assert not found.failed
+        sleep(one, hours=12)
+    one.model.used_before += behind
+    assert one.reconcile().providers[0].corrected == ZERO
+    assert codes(one, Code.CORRECTION) == []
+    assert booked(one) == one.model.billed_micro
+    sound(one)
 
 
 def billed_anew(one: Stage) -> None:
@@ -379,6 +423,7 @@ def test_a_person_corrects_what_was_booked_before_a_counter_was_first_read(
         one.model.used_before = 50_000_000
         one.reconcile()
         one.model.used_before = 0  # as after the key was made anew
+        sleep(one, hours=49)
     uncertain = expired(one)
     assert one.reconcile().providers[0].note.startswith("noted where its counter stands")
     before = booked(one)
@@ -421,6 +466,7 @@ def test_what_was_compared_is_the_bill_whoever_corrects_a_part_of_it(
     assert booked(one) == one.model.billed_micro
     if anew:
         one.model.used_before = -one.model.billed_micro
+        sleep(one, hours=49)
         assert one.reconcile().providers[0].note.startswith("noted where its counter stands")
     # The counter gave it back already, of no entry in particular.
     adjust(one, uncertain.amount, corrects=uncertain.id, ref="twice")

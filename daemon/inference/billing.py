@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -24,8 +23,6 @@ from daemon.inference.port import Endpoint, UsageApi
 from daemon.inference.usage import amount, micro, read_json
 from ledger.money import ZERO, MicroCredits
 
-# What New-API ships with; a site can change it, and says so in its status.
-QUOTA_PER_CREDIT = Decimal(500_000)
 ANSWER_BYTES_MAX = 1_000_000
 
 
@@ -82,9 +79,11 @@ class Billing:
             units = amount(data.get("total_used"))
             if units is not None:
                 status = await self._data(f"{root}/api/status")
-                used = micro(units, amount(status.get("quota_per_unit")) or QUOTA_PER_CREDIT)
-                if used is not None:
-                    return Counter(used, UsageApi.NEW_API)
+                # Half a million as it ships, and another where the site says so: never supposed.
+                worth = amount(status.get("quota_per_unit"))
+                if not worth or (used := micro(units, worth)) is None:
+                    raise Unreadable(f"{root}/api/status does not say what its units are worth")
+                return Counter(used, UsageApi.NEW_API)
         if asked in (UsageApi.AUTO, UsageApi.NONE):
             return None
         raise Unreadable(f"it does not answer as {asked} does")

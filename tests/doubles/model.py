@@ -145,6 +145,7 @@ class ModelDouble:
         self.usage_api = usage_api
         self.used_before = 0  # micro-credits on the key's counter that are not on this bill
         self.forgets_answers = False  # answers cannot be looked up one by one
+        self.chokes_on: str | None = None  # the answer that cannot be looked up today
         self.usage_status = 200
         self.usage_requests: list[str] = []
         self.bill: list[Charge] = []
@@ -237,6 +238,8 @@ class ModelDouble:
 
     def _generation(self, name: str) -> Answer:
         number = name.removeprefix("chatcmpl-")
+        if name == self.chokes_on:
+            return _refusal(503, "Not now.")
         if self.forgets_answers or not number.isdigit() or int(number) > len(self.bill):
             return _refusal(404, f"Generation {name} not found")
         charge = self.bill[int(number) - 1]

@@ -35,7 +35,6 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from daemon.journal import StepState
-from daemon.progress import Progress
 
 # A word of five letters says nothing, and would black out half of what is logged.
 SECRET_MIN = 6
@@ -70,7 +69,7 @@ def begin(
     stream: TextIO,
     terminal: bool = False,
     env: Mapping[str, str] = os.environ,
-) -> Progress:
+) -> Telling:
     """
     Send every record to a stream, in the place of whatever was set up before.
 
@@ -116,6 +115,10 @@ class Telling:
     def note(self, run: str, line: str) -> None:
         """Say something."""
         _say(logging.INFO, "note", run, line)
+
+    def warn(self, run: str, line: str) -> None:
+        """Say what somebody should see to."""
+        _say(logging.WARNING, "note", run, line)
 
 
 def _say(level: int, event: str, run: str, message: str, **facts: str) -> None:

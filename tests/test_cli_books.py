@@ -306,6 +306,14 @@ REFUSALS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     },
     "used ref": (("ledger", "deposit", "99", "--ref", "first"), ("first", "another amount")),
     "blank ref": (("ledger", "adjust", "1", "--ref", " \t", "--memo", "y"), ("--ref",)),
+    "blank deposit": (("ledger", "deposit", "1", "--ref", " "), ("--ref",)),
+    "spaces around a ref": (
+        ("ledger", "deposit", "99", "--ref", "\tfirst "),
+        ("first", "another amount"),
+    ),
+    "blank reason": (("drafts", "reject", "r1", "--reason", ""), ("--reason",)),
+    "blank reason to withdraw": (("posts", "withdraw", "r1", "--reason", " "), ("--reason",)),
+    "no settings file": (("ledger", "balance", "--env-file", ""), ("--env-file",)),
     "blank memo": (("ledger", "adjust", "1", "--ref", "x", "--memo", "\n "), ("--memo",)),
     "more than there is": (
         ("ledger", "adjust", "-100.000001", *FINE),

@@ -199,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
     deposit = _add(ledger, "deposit", _in("ledger", "deposit"), "book money that came in")
     deposit.add_argument("amount", metavar="AMOUNT", help="credits, such as 5 or 4.25")
     deposit.add_argument(
-        "--ref", required=True, help="its name, once: a receipt or transfer number"
+        "--ref", required=True, type=_words, help="its name, once: a receipt or transfer number"
     )
     deposit.add_argument("--source", metavar="NAME", help="revenue of this source; else your own")
 
@@ -209,8 +209,10 @@ def parser() -> argparse.ArgumentParser:
     adjust.add_argument(
         "amount", metavar="AMOUNT", help="by how much the balance changes, such as 0.25 or -0.25"
     )
-    adjust.add_argument("--ref", required=True, help="its name, once: a bill or ticket number")
-    adjust.add_argument("--memo", required=True, metavar="TEXT", help="why")
+    adjust.add_argument(
+        "--ref", required=True, type=_words, help="its name, once: a bill or ticket number"
+    )
+    adjust.add_argument("--memo", required=True, type=_words, metavar="TEXT", help="why")
     adjust.add_argument("--corrects", metavar="ENTRY", help="the entry that was wrong")
     export = _add(
         ledger, "export", _in("ledger", "write_export"), "entries, for other programs", json=False
@@ -236,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--print", action="store_true", help="write the text to edit to stdout")
     reject = _add_of_run(drafts, "reject", _in("drafts", "reject"), "drop it")
-    reject.add_argument("--reason", required=True)
+    reject.add_argument("--reason", required=True, type=_words)
 
     posts = _group(commands, "posts", "publications")
     _add(posts, "list", _in("posts", "list_posts"), "what went out, and where", listing=True)
@@ -245,7 +247,7 @@ def parser() -> argparse.ArgumentParser:
         posts, "withdraw", _in("withdraw"), "take an article back from wherever it went"
     )
     withdraw.add_argument(
-        "--reason", required=True, metavar="TEXT", help="why; kept in the journal"
+        "--reason", required=True, type=_words, metavar="TEXT", help="why; kept in the journal"
     )
 
     _add(commands, "collect", _in("collect"), "engagement and revenue now, and what they earn")
@@ -293,6 +295,7 @@ def _add(
     added = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
     added.add_argument(
         "--env-file",
+        type=_words,
         metavar="PATH",
         help="settings file; else ./.env or /etc/penstock/penstock.env",
     )
@@ -321,6 +324,13 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise argparse.ArgumentTypeError("a whole number from 1 to 999999999 is needed")
     return int(text)
+
+
+def _words(text: str) -> str:
+    # What a script leaves empty names nothing, and " x" in the books would not be told from "x".
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text.strip()
 
 
 _GOES_ON = "stopped; `penstock once` goes on where it was"

@@ -138,8 +138,6 @@ def deposit(args: Namespace) -> int:
     """Book money that came in, once per ref."""
     context = Context(args)
     amount = MicroCredits.parse(args.amount)
-    if not args.ref.strip():
-        raise UsageError("--ref: name the deposit, so that it can be told from another")
     if args.source is not None and not is_member(args.source):
         raise UsageError("--source: up to 64 letters, digits, dots, dashes and underscores, please")
     with context.database() as database, database.write() as tx:
@@ -157,9 +155,6 @@ def adjust(args: Namespace) -> int:
     """Book what a person knows better, once per ref."""
     context = Context(args)
     amount = MicroCredits.parse(args.amount)
-    for name in ("ref", "memo"):
-        if not getattr(args, name).strip():
-            raise UsageError(f"--{name}: say it in words; an adjustment without is a riddle")
     with context.database() as database, database.write() as tx:
         created = store.adjust(
             tx, amount=amount, ref=args.ref, memo=args.memo, corrects=args.corrects,

@@ -22,7 +22,6 @@ from daemon.cli.once import trace
 from daemon.clock import SystemClock
 from daemon.notify import Notifier
 from daemon.plugins import PluginError
-from daemon.progress import Progress
 from daemon.secret import Secret
 from daemon.service import Ended, Service
 from daemon.settings import Settings, SettingsError
@@ -131,7 +130,7 @@ async def _serve(
             except PluginError as error:
                 if good is None:
                     raise
-                progress.note("service", f"the new settings are not used: {error}")
+                progress.warn("service", f"the new settings are not used: {error}")
                 settings, refused = good, _words(error)
                 continue
             good = settings
@@ -149,17 +148,17 @@ async def _serve(
         settings, refused = _reloaded(context, settings, progress)
 
 
-def _reloaded(context: Context, settings: Settings, progress: Progress) -> tuple[Settings, str]:
+def _reloaded(context: Context, settings: Settings, progress: logs.Telling) -> tuple[Settings, str]:
     """The settings as they are now; those of before where these are wrong, and what is wrong."""
     try:
         found = Context(context.args).settings()
     except (SettingsError, UsageError, OSError) as error:
         for line in str(error).splitlines():
-            progress.note("service", f"the new settings are not used: {line}")
+            progress.warn("service", f"the new settings are not used: {line}")
         return settings, _words(error)
     if found.location != settings.location:
         said = "another place of the state needs a restart"
-        progress.note("service", f"{said}; the old one is kept")
+        progress.warn("service", f"{said}; the old one is kept")
         return settings, said
     progress.note("service", "settings reloaded")
     return found, ""

@@ -60,6 +60,19 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+class BrokenLines(SettingsError):
+    """
+    Lines of a settings file that cannot be read.
+
+    Args:
+        rest: what the other lines say; None where one of these may name the place of the state.
+    """
+
+    def __init__(self, problems: list[Problem], rest: Mapping[str, str] | None) -> None:
+        super().__init__(problems)
+        self.rest = rest
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """Where the state is: all that the reading commands need."""
@@ -191,6 +204,12 @@ class Settings:
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
+# Names that `locate` reads.
+_OF_THE_PLACE = (
+    "PENSTOCK_STATE_DIR", "PENSTOCK_DATABASE_URL", "STATE_DIRECTORY", "XDG_STATE_HOME", "HOME",
+)  # fmt: skip
+
+
 def environment(
     env: Mapping[str, str], env_file: Path | None = None, *, cwd: Path | None = None
 ) -> dict[str, str]:
@@ -200,11 +219,16 @@ def environment(
     Args:
         env_file: the one named; else what `found_env_file` has.
     Raises:
-        SettingsError: the file cannot be read, or has a line that cannot be parsed.
+        SettingsError: the file cannot be read.
+        BrokenLines: it has a line that cannot be parsed.
     """
     path = env_file or found_env_file(cwd)
-    values = {} if path is None else _read_env_file(path)
-    return values | {
+    return filled_up(env, {} if path is None else _read_env_file(path))
+
+
+def filled_up(env: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    """The environment, with a file's values where it has nothing."""
+    return dict(values) | {
         name: value for name, value in env.items() if value != "" or name not in values
     }
 
@@ -623,7 +647,7 @@ def _read_env_file(path: Path) -> dict[str, str]:
     except OSError as error:
         raise _unreadable(path, f"{error.strerror}; name another with --env-file") from None
     values: dict[str, str] = {}
-    problems = []
+    problems, is_place_told = [], True
     for binding in parse_stream(io.StringIO(text)):
         written = binding.original.string
         # The parser counts from the blank lines before a binding.
@@ -631,14 +655,16 @@ def _read_env_file(path: Path) -> dict[str, str]:
         line = f"{path} line {binding.original.line + blank}"
         if binding.error or (binding.key is not None and binding.value is None):
             problems.append(Problem(line, "not NAME=value; put quotes around values with spaces"))
+            is_place_told = is_place_told and not any(name in written for name in _OF_THE_PLACE)
         elif binding.key is not None:
             if _TRAILING_COMMENT.search(written.partition("=")[2].strip()):
                 problems.append(
                     Problem(line, "put the comment on a line of its own: systemd reads it as value")
                 )
+                is_place_told = is_place_told and binding.key not in _OF_THE_PLACE
             values[binding.key] = binding.value or ""
     if problems:
-        raise SettingsError(problems)
+        raise BrokenLines(problems, values if is_place_told else None)
     return values
 
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -140,6 +140,59 @@ def test_init_where_no_file_can_be_written_says_what_helps(tmp_path: Path) -> No
     assert (result.code, desk.state.exists()) == (2, False)
     assert ".env cannot be written: No such file" in result.err
     assert "--env-file" in result.err
+
+
+@beside
+def test_init_on_a_full_disk_leaves_no_half_of_the_settings(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    line = f"ulimit -f 2; exec {shlex.quote(PENSTOCK)} init --env-file a.env"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=desk.env(), capture_output=True, timeout=60
+    )
+    assert done.returncode == SETTINGS
+    assert b"a.env cannot be written: File too large; make room" in done.stderr
+    assert not (tmp_path / "a.env").exists()
+
+
+@beside
+def test_a_broken_line_of_the_settings_locks_nobody_out_who_needs_none_of_them(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path)
+    assert desk.run("init").code == DONE
+    file = tmp_path / "broken.env"
+    places: Mapping[str, str | None]
+    for places, broken in (
+        ({}, f"a broken line\nPENSTOCK_STATE_DIR={desk.state}\n"),
+        ({"PENSTOCK_STATE_DIR": str(desk.state)}, "PENSTOCK_DAILY_CAP=1 # a comment\n"),
+    ):
+        file.write_text(broken)
+        for words in (("pause",), ("status",), ("ledger", "check"), ("resume",)):
+            result = desk.run(*words, "--env-file", str(file), settings=places)
+            assert result.code == DONE, result
+            assert f"{file} line 1: " in result.out + result.err
+        assert desk.run("once", "--env-file", str(file), settings=places).code == SETTINGS
+    # Where that line may be what names the place, it is not supposed to be another.
+    for broken in ('PENSTOCK_STATE_DIR="/else where\n', "PENSTOCK_STATE_DIR=/elsewhere # no\n"):
+        file.write_text(broken)
+        assert desk.run("pause", "--env-file", str(file)).code == SETTINGS
+
+
+@beside
+def test_a_list_of_a_time_in_which_nothing_was_does_not_say_that_nothing_ever_was(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path)
+    assert desk.run("init").code == DONE
+    assert desk.run("ledger", "deposit", "5", "--ref", "first").code == DONE
+    assert "deposit:first" in desk.run("ledger", "entries").out
+    for words in (
+        ("ledger", "entries"),
+        ("ledger", "attempts"),
+        ("runs", "list"),
+        ("posts", "list"),
+    ):
+        assert desk.run(*words, "--since", "2099-01-01").out == "none since 2099-01-01\n"
 
 
 def test_init_keeps_what_is_there_and_can_be_repeated(tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ def test_a_person_sees_a_run_s_cost_once_and_what_was_forfeited(database: Databa
     assert "12 views" in told[3]
     assert told[3].endswith("https://devto.test/a")
     assert told[4] == "0.000400 above PENSTOCK_EARN_DAILY_CAP was forfeited"
+    assert told[2].split("  ")[1] == "a"
     assert max(map(len, told)) < 160
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.cli import tell
+from daemon.cli import say, tell
 from daemon.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -49,10 +49,18 @@ class Context:
 
     @property
     def location(self) -> Location:
-        """Where the state is."""
+        """Where the state is, also where other lines of the settings file are broken."""
         from daemon import settings
 
-        location = settings.locate(self.env)
+        try:
+            env = self.env
+        except settings.BrokenLines as error:
+            if error.rest is None:
+                raise
+            for problem in error.problems:
+                say(f"penstock: {problem}")
+            env = settings.filled_up(os.environ, error.rest)
+        location = settings.locate(env)
         drop_to_owner(location.state_dir)
         return location
 
@@ -108,6 +116,10 @@ class Context:
             raise UsageError(
                 f"--since {text}: a time such as 2026-11-21T09:00Z or 24h, 7d, 2w is needed"
             ) from None
+
+    def none(self, text: str) -> str:
+        """What a list says that has nothing: in the time that was asked about, or at all."""
+        return text if self.args.since is None else f"none since {self.args.since}"
 
     def show(self, document: Any, human: str) -> None:
         """Print a result: the document with `--json`, else the text."""

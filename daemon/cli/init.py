@@ -45,6 +45,14 @@ def _write_example(path: Path) -> bool:
             f"{path} cannot be written: {error.strerror}; call it in a folder that is there and"
             " yours, or name a file with --env-file"
         ) from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(options.example())
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(options.example())
+    except OSError as error:
+        # The next call would keep the half of it.
+        path.unlink(missing_ok=True)
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}; make room there, or name a file elsewhere"
+            " with --env-file"
+        ) from error
     return True

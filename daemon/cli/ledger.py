@@ -48,11 +48,11 @@ def entries(args: Namespace) -> int:
         found = list(store.entries(tx, since=context.since(), limit=args.limit))
     document = [export.entry_document(entry) for entry in found]
     rows = [
-        (e.at, e.state, e.code, e.debit, e.credit, e.amount, e.attempt or e.ref or e.memo)
+        (e.at, e.id, e.state, e.code, e.debit, e.credit, e.amount, e.attempt or e.ref or e.memo)
         for e in found
     ]
-    headers = ("at", "state", "code", "debit", "credit", "amount", "for")
-    context.show(document, table(headers, rows, "the books are empty"))
+    headers = ("at", "entry", "state", "code", "debit", "credit", "amount", "for")
+    context.show(document, table(headers, rows, context.none("the books are empty")))
     return Exit.DONE
 
 
@@ -70,7 +70,8 @@ def list_attempts(args: Namespace) -> int:
     ]  # fmt: skip
     headers = ("at", "attempt", "step", "model", "outcome", "http", "cost", "ms")
     context.show(
-        [attempt_document(a) for a in found], table(headers, rows, "nothing was asked yet")
+        [attempt_document(a) for a in found],
+        table(headers, rows, context.none("nothing was asked yet")),
     )
     return Exit.DONE
 

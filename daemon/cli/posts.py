@@ -29,7 +29,7 @@ def list_posts(args: Namespace) -> int:
     context = Context(args)
     with context.reading() as tx:
         document = listed(tx, since=context.since(), limit=args.limit)
-    context.show(document, human(document))
+    context.show(document, human(document, context.none("nothing was published yet")))
     return Exit.DONE
 
 
@@ -136,7 +136,7 @@ def listed(
     ]  # fmt: skip
 
 
-def human(posts: Sequence[Mapping[str, Any]]) -> str:
+def human(posts: Sequence[Mapping[str, Any]], empty: str = "nothing was published yet") -> str:
     """A line for each; a run's cost stands beside the first of its publications."""
     rows = []
     told: set[str] = set()
@@ -145,6 +145,7 @@ def human(posts: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             (
                 _day(post["published_at"]),
+                post["run"],
                 post["platform"],
                 post["state"],
                 title if len(title) <= TITLE_CHARS else title[: TITLE_CHARS - 1] + "…",
@@ -155,8 +156,10 @@ def human(posts: Sequence[Mapping[str, Any]]) -> str:
             )
         )
         told.add(post["run"])
-    headers = ("published", "platform", "state", "title", "readers", "earned", "run cost", "where")
-    lines = [table(headers, rows, "nothing was published yet")]
+    headers = (
+        "published", "run", "platform", "state", "title", "readers", "earned", "run cost", "where",
+    )  # fmt: skip
+    lines = [table(headers, rows, empty)]
     lost = sum((post["forfeited"] for post in posts), start=ZERO)
     if lost:
         lines.append(f"{lost} above PENSTOCK_EARN_DAILY_CAP was forfeited")

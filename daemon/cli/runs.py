@@ -32,7 +32,7 @@ def list_runs(args: Namespace) -> int:
         for row, r in zip(listed, found, strict=True)
     ]
     headers = ("started", "run", "state", "outcome", "tier", "cost", "title")
-    context.show(found, table(headers, rows, "no run yet; `penstock once` makes one"))
+    context.show(found, table(headers, rows, context.none("no run yet; `penstock once` makes one")))
     return Exit.DONE
 
 

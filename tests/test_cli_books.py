@@ -984,6 +984,18 @@ def test_a_trigger_that_was_not_put_back_is_named(tmp_path: Path) -> None:
 
 
 @beside
+def test_nothing_is_booked_on_wrong_books(tmp_path: Path) -> None:
+    desk = Desk(tmp_path).initialised()
+    tamper(desk, "UPDATE account SET debits_posted_micro = debits_posted_micro + 1")
+    before = desk.read("ledger", "entries")
+    for words in ("deposit 1 --ref x", "adjust 1 --ref y --memo z"):
+        result = desk.run("ledger", *words.split(), "--json")
+        assert result.code == BOOKS_WRONG, result
+        assert result.json["problems"]
+    assert desk.read("ledger", "entries") == before
+
+
+@beside
 def test_wrong_books_are_exit_6_though_nobody_reads_it(tmp_path: Path) -> None:
     desk = Desk(tmp_path).initialised()
     tamper(desk)

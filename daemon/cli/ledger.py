@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from daemon.cli import write_utf8
@@ -11,11 +13,14 @@ from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
 from daemon.inference import attempts
 from ledger import audit, export, store
+from ledger.errors import BooksWrong
 from ledger.money import MicroCredits
 from ledger.rules import is_member
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from ledger.database import Database
 
 
 def balance(args: Namespace) -> int:
@@ -135,13 +140,29 @@ def check(args: Namespace) -> int:
     return Exit.DONE if report.ok else Exit.BOOKS_WRONG
 
 
+@contextmanager
+def _sound(context: Context) -> Iterator[Database]:
+    """
+    The database, where its books balance.
+
+    Raises:
+        BooksWrong: nothing is booked on sums that may be anything.
+    """
+    with context.database() as database:
+        with database.read() as tx:
+            report = audit.check(tx)
+        if not report.ok:
+            raise BooksWrong(report.problems)
+        yield database
+
+
 def deposit(args: Namespace) -> int:
     """Book money that came in, once per ref."""
     context = Context(args)
     amount = MicroCredits.parse(args.amount)
     if args.source is not None and not is_member(args.source):
         raise UsageError("--source: up to 64 letters, digits, dots, dashes and underscores, please")
-    with context.database() as database, database.write() as tx:
+    with _sound(context) as database, database.write() as tx:
         created = store.deposit(
             tx, amount=amount, ref=args.ref, source=args.source, at=context.clock.now()
         )
@@ -156,7 +177,7 @@ def adjust(args: Namespace) -> int:
     """Book what a person knows better, once per ref."""
     context = Context(args)
     amount = MicroCredits.parse(args.amount)
-    with context.database() as database, database.write() as tx:
+    with _sound(context) as database, database.write() as tx:
         created = store.adjust(
             tx, amount=amount, ref=args.ref, memo=args.memo, corrects=args.corrects,
             at=context.clock.now(),

@@ -173,7 +173,7 @@ class Outbox:
             )
         slug = receipt.remote_id.removesuffix(".md")
         self._refuse_elsewhere(slug, receipt.url)
-        self._take_out(slug, reason)
+        self._take_out(slug)
 
     def _refuse_elsewhere(self, slug: str, url: str | None) -> None:
         """Where the address is that of a file in another folder, and the article is still there."""
@@ -197,15 +197,15 @@ class Outbox:
         except OSError as error:
             raise Transient(_explain(error, self._folder)) from error
         if self._is_there():
-            self._take_out(slug, "it was never whole")
+            self._take_out(slug)
 
-    def _take_out(self, slug: str, reason: str) -> None:
+    def _take_out(self, slug: str) -> None:
         try:
             with self._alone():
                 path = self._folder / f"{slug}.json"
                 article = _article(path)
                 if article is not None:
-                    self._bury(article, reason)
+                    self._bury(article)
                 elif path.exists():
                     raise Rejected(f"{path} is none of Penstock's: look at it, and remove it")
                 self._remove(f"{slug}.json")
@@ -331,14 +331,15 @@ class Outbox:
         for buried in self._withdrawn():
             if buried["run"] == run:
                 raise Withdrawn(
-                    f"run {run} was withdrawn from the outbox ({buried.get('reason')}); it is"
-                    f" published again only without {self._folder}/.{buried['slug']}.withdrawn"
+                    f"run {run} was withdrawn from the outbox; it is published again only without"
+                    f" {self._folder}/.{buried['slug']}.withdrawn"
                 )
 
-    def _bury(self, article: dict[str, Any], reason: str) -> None:
+    def _bury(self, article: dict[str, Any]) -> None:
         """Leave word of an article that is being withdrawn, before anything of it goes."""
         kept = {name: article[name] for name in ("run", "slug", "title", "published_at")}
-        text = json.dumps({**kept, "reason": reason}, sort_keys=True, indent=1)
+        # Not why: the journal has that, and this folder may be served.
+        text = json.dumps(kept, sort_keys=True, indent=1)
         if _article(self._folder / (name := f".{article['slug']}.withdrawn")) is None:
             self._write(name, text.encode())
 

@@ -876,9 +876,9 @@ def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
 # Taking back
 
 
-def withdraw(folder: Path, receipt: Receipt, reason: str = "a figure was wrong") -> None:
+def withdraw(folder: Path, receipt: Receipt) -> None:
     outbox = Outbox(folder, site_url="https://site.example")
-    asyncio.run(outbox.withdraw(receipt, reason))
+    asyncio.run(outbox.withdraw(receipt, "a figure was wrong"))
 
 
 def test_an_article_is_taken_back_with_all_that_leads_to_it(tmp_path: Path, post: Post) -> None:
@@ -935,11 +935,11 @@ def test_what_was_withdrawn_is_not_published_again_by_a_journal_that_forgot_it(
     tmp_path: Path, post: Post
 ) -> None:
     outbox = Outbox(tmp_path, site_url="https://site.example")
-    withdraw(tmp_path, asyncio.run(outbox.publish(outbox.intend(post), forgotten)), "it is wrong")
+    withdraw(tmp_path, asyncio.run(outbox.publish(outbox.intend(post), forgotten)))
     for again in (post, replace(post, **LATER)):
         intent = outbox.intend(again)
         assert asyncio.run(outbox.find(intent)) is None
-        with pytest.raises(Rejected, match="it is wrong"):
+        with pytest.raises(Rejected, match="was withdrawn from the outbox"):
             asyncio.run(outbox.publish(intent, forgotten))
     (tmp_path / f".{SLUG}.withdrawn").unlink()
     publish(outbox, post)
@@ -1008,6 +1008,17 @@ def test_an_article_in_the_folder_that_was_named_before_is_not_called_taken_back
         path.rename(now / path.name)
     asyncio.run(other.withdraw(receipt, "a reason"))
     assert not (now / f"{SLUG}.html").exists()
+
+
+def test_why_it_was_taken_back_is_nowhere_in_a_folder_that_may_be_served(
+    tmp_path: Path, post: Post
+) -> None:
+    outbox = Outbox(tmp_path)
+    receipt = asyncio.run(outbox.publish(outbox.intend(post), forgotten))
+    asyncio.run(outbox.withdraw(receipt, "so says Ada"))
+    left = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert left
+    assert not any(b"Ada" in content for content in left)
 
 
 def test_what_a_person_removed_is_taken_back(tmp_path: Path, post: Post) -> None:

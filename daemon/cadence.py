@@ -24,7 +24,8 @@ from apscheduler.triggers.cron import CronTrigger
 # A slot that went by longer ago than this is let go.
 OLDEST = timedelta(hours=24)
 
-_AVERAGED_OVER = (28, 364, 8 * 364)
+# Days. A year is a leap year and eight years have two, so that no window ends just short of a slot.
+_AVERAGED_OVER = (28, 366, 8 * 365 + 2)
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _ITEM = re.compile(r"(\*|(\w{1,9})(-(\w{1,9}))?)(/(\d{1,4}))?", re.ASCII)

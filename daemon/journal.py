@@ -187,9 +187,10 @@ class Publication(SQLModel, table=True):
     An article at one destination: the intent before the effect, the receipt after it.
 
     `payload` is empty until the intent is frozen, as that of an announcement is while the article
-    has no address. `noted` is what the destination said on the way, such as the id of a draft;
-    `retry_at` the time before which it wants to hear nothing; `withdrawal` why the article is to
-    be taken back; `counted_at` when its engagement was last read.
+    has no address. `sent_at` is when it was last sent, so that it may be out since then, unless it
+    was looked for and not found. `noted` is what the destination said on the way, such as the id of
+    a draft; `retry_at` the time before which it wants to hear nothing; `withdrawal` why the article
+    is to be taken back; `counted_at` when its engagement was last read.
     """
 
     __tablename__ = "publication"
@@ -215,6 +216,7 @@ class Publication(SQLModel, table=True):
     retry_at: datetime | None = Field(sa_type=Timestamp)
     withdrawal: str | None = Field(sa_type=Text)
     counted_at: datetime | None = Field(sa_type=Timestamp)
+    sent_at: datetime | None = Field(sa_type=Timestamp)
 
 
 _run, _step, _decision, _source, _claim, _publication = (
@@ -238,6 +240,8 @@ _CHANGE_STEP = _step.update().where(
     _step.c.run == bindparam("of"), _step.c.name == bindparam("called")
 )
 _wanted_back = _publication.c.withdrawal.is_not(None)
+# It was under way when the process ended, or was put off with a part of it out.
+_sent = and_(_publication.c.state == PublicationState.INTENDED, _publication.c.sent_at.is_not(None))
 _LAST_PUBLISHED = select(func.max(_publication.c.published_at))
 _OPEN_PUBLICATIONS = (
     select(_publication)
@@ -479,17 +483,24 @@ def publications(
 def articles_published(
     tx: Connection, *, since: datetime, until: datetime, but: str | None = None
 ) -> int:
-    """Articles of all runs but one that reached, or may have reached, a destination in a span."""
-    reached = _publication.c.state.in_(REACHED)
-    moment = func.coalesce(_publication.c.published_at, _publication.c.intended_at)
-    first = (
-        select(func.min(moment).label("first"))
-        .where(reached, _publication.c.run.is_distinct_from(but))
-        .group_by(_publication.c.run)
-        .subquery()
+    """
+    Articles of all runs but one that came out, or may have come out, in a span.
+
+    One that was out before, for certain, came out then.
+    """
+    its = _publication.c
+    known = its.state.in_([PublicationState.PUBLISHED, PublicationState.WITHDRAWN])
+    maybe = or_(its.state == PublicationState.UNCONFIRMED, _sent)
+    moment = func.coalesce(its.published_at, its.sent_at, its.intended_at)
+    within = and_(or_(known, maybe), moment >= since, moment < until)
+    first = func.min(moment).filter(known)
+    runs = (
+        select(its.run)
+        .where(its.run.is_distinct_from(but))
+        .group_by(its.run)
+        .having(func.count().filter(within) > 0, or_(first.is_(None), first >= since))
     )
-    statement = select(func.count()).select_from(first)
-    return tx.execute(statement.where(first.c.first >= since, first.c.first < until)).scalar_one()
+    return tx.execute(select(func.count()).select_from(runs.subquery())).scalar_one()
 
 
 def articles_reached(tx: Connection, platforms: Sequence[str]) -> int:

@@ -119,8 +119,6 @@ class Press:
         self._gate = gate
         # What began earlier, another life of the process may have sent.
         self._born = clock.now()
-        # And what this one may have sent without being able to say so.
-        self._unwritten: set[tuple[str, str]] = set()
 
     @property
     def takes_digests(self) -> bool:
@@ -172,7 +170,7 @@ class Press:
             Parked: the day is full, or it is out nowhere and a destination said not now.
             Paused: the operator paused Penstock.
         """
-        if self._would_be_new(run) and (full := self.day_is_full()):
+        if self._would_be_new(run) and (full := self.day_is_full(but=run)):
             raise Parked(full, RunOutcome.SKIPPED)
         await self._plan(run)
         for publisher in self._publishers:
@@ -207,7 +205,7 @@ class Press:
         order = {name: number for number, name in enumerate(by_name)}
         for run in dict.fromkeys(row.run for row in rows):
             mine = [row for row in rows if row.run == run and row.platform in by_name]
-            if self._would_be_new(run) and self.day_is_full():
+            if self._would_be_new(run) and self.day_is_full(but=run):
                 continue
             for row in sorted(mine, key=lambda row: order[row.platform]):
                 try:
@@ -305,7 +303,7 @@ class Press:
             row = await self._freeze(publisher, row)
             if row is None:
                 return
-        await self._send(publisher, row)
+        await self._try(publisher, row)
 
     async def _freeze(self, publisher: Publisher, row: Any) -> Any | None:
         """The row with its exact bytes; None while there cannot be any."""
@@ -336,38 +334,32 @@ class Press:
             journal.change_publication(tx, row.run, row.platform, **change)
             return None if intent is _LATER else journal.publication(tx, row.run, row.platform)
 
-    async def _send(self, publisher: Publisher, row: Any) -> None:
-        """One try; where it cannot be written down what came of it, the next one looks first."""
-        one = (row.run, row.platform)
-        try:
-            await self._try(publisher, row, looks=one in self._unwritten)
-        except StorageError:
-            self._unwritten.add(one)
-            raise
-        self._unwritten.discard(one)
-
-    async def _try(self, publisher: Publisher, row: Any, *, looks: bool) -> None:
+    async def _try(self, publisher: Publisher, row: Any) -> None:
         """Look where it may be live already, then carry the intent out."""
         run, name = row.run, f"publish:{row.platform}"
         with self._books.read() as tx:
             pause = self._gate.shut(tx)
             begun = journal.run(tx, run)
         assert begun is not None
-        maybe_live = row.state == PublicationState.UNCONFIRMED
+        maybe_live = row.state == PublicationState.UNCONFIRMED or row.sent_at is not None
         if pause is not None and not maybe_live:
             raise Paused(pause)
         self._progress.step(run, name, StepState.RUNNING)
-        async with self._books.write() as tx:
-            journal.begin_step(tx, run, name, self._clock.now())
+        out_since = row.sent_at
         try:
             receipt = None
-            if looks or maybe_live or begun.started_at < self._born:
+            if maybe_live or begun.started_at < self._born:
                 receipt = await self._patiently(row, lambda: publisher.find(_stored(row)))
             if receipt is None or not receipt.whole:
                 if pause is not None:
                     raise Paused(pause)
                 if receipt is None:
                     self._have_its_day(run)
+                    out_since = None
+                async with self._books.write() as tx:
+                    now = self._clock.now()
+                    journal.begin_step(tx, run, name, now)
+                    journal.change_publication(tx, run, row.platform, sent_at=now)
                 receipt = await self._patiently(row, lambda: self._published(publisher, row))
         except Paused:
             async with self._books.write() as tx:
@@ -380,7 +372,7 @@ class Press:
             await self._store(publisher, row, change, error)
             self._progress.step(run, name, StepState.FAILED, change["error"])
         else:
-            await self._store(publisher, row, self._received(receipt), None)
+            await self._store(publisher, row, self._received(receipt, out_since), None)
             self._progress.step(run, name, StepState.DONE)
 
     def _have_its_day(self, run: str) -> None:
@@ -429,7 +421,7 @@ class Press:
         if isinstance(error, Rejected):
             return {"state": PublicationState.FAILED, "error": said}
         if isinstance(error, _NotToday):
-            return {"state": PublicationState.INTENDED, "error": said}
+            return {"state": PublicationState.INTENDED, "error": said, "sent_at": None}
         if isinstance(error, Transient):
             wait_s = None if isinstance(error, Barred) else error.retry_after_s
             return {"error": said, "retry_at": self._later(wait_s)}
@@ -531,11 +523,18 @@ class Press:
         async with self._books.write() as tx:
             journal.change_publication(tx, run, platform, noted=text)
 
-    def _received(self, receipt: Receipt) -> dict[str, Any]:
-        """What a receipt changes about a publication."""
+    def _received(self, receipt: Receipt, since: datetime | None) -> dict[str, Any]:
+        """
+        What a receipt changes about a publication.
+
+        Args:
+            since: when it was sent, of what was found to be out already.
+        """
+        now = self._clock.now()
         return {
             "state": PublicationState.PUBLISHED, "url": receipt.url, "error": None,
-            "remote_id": receipt.remote_id, "published_at": self._clock.now(), "retry_at": None,
+            "remote_id": receipt.remote_id, "published_at": min(since or now, now),
+            "retry_at": None,
         }  # fmt: skip
 
     def _post(self, run: str, link: str | None = None) -> Post:

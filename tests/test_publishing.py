@@ -15,11 +15,13 @@ import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from daemon import alerts, cli, control, journal
 from daemon.app import opened_database, opened_parts
@@ -164,6 +166,23 @@ def test_what_went_where_nobody_reads_it_is_none_of_the_first_articles(
     assert stage.once().outcome is RunOutcome.PUBLISHED
     with stage.reading() as tx:
         assert journal.articles_reached(tx, ["outbox"]) == 1
+
+
+def test_where_it_is_announced_since_its_approval_it_has_no_words_that_nobody_saw(
+    tmp_path: Path,
+) -> None:
+    stage = Platforms(tmp_path, PENSTOCK_APPROVAL="manual", PENSTOCK_PUBLISHERS="devto")
+    stage.deposit("5")
+    report = stage.once()
+    assert report.run is not None
+    approve(stage, report.run)
+    bought = len(stage.model.bill)
+    publishing = replace(stage.settings.publishing, publishers=("devto", "bluesky"))
+    stage.settings = replace(stage.settings, publishing=publishing)
+    assert stage.once().outcome is RunOutcome.PUBLISHED
+    assert len(stage.model.bill) == bought
+    (record,) = stage.bluesky.posts().values()
+    assert record["text"].startswith(str(report.title))
 
 
 # What is refused, and what waits
@@ -592,6 +611,80 @@ def test_what_turns_out_to_be_nowhere_is_sent_on_a_day_that_only_it_has_filled(
     stage.sleep(3600)
     stage.pursue()
     assert stage.states(stage.run) == {"devto": "published"}
+
+
+def alone_at_devto(finished: Path, folder: Path) -> Ready:
+    """One article a day, and nobody can say whether that of the first day is out."""
+    chosen = {"PENSTOCK_PUBLISHERS": "devto", "PENSTOCK_MAX_POSTS_PER_DAY": "1"}
+    stage = Ready(finished, folder, **chosen)
+    stage.devto.misbehave("reset_before", method="PUT", times=None)
+    assert stage.once().outcome is RunOutcome.UNCONFIRMED
+    stage.deposit("5", "second")
+    stage.blog.pages = renamed(blog_pages())
+    return stage
+
+
+def test_what_may_be_out_counts_for_the_day_it_was_sent_not_for_that_of_its_intent(
+    finished: Path, tmp_path: Path
+) -> None:
+    stage = alone_at_devto(finished, tmp_path)
+    stage.sleep(86_400)
+    stage.pursue()
+    assert stage.states(stage.run) == {"devto": "unconfirmed"}
+    report = stage.once()
+    assert report.outcome is RunOutcome.SKIPPED
+    assert report.reason == "1 published today, and PENSTOCK_MAX_POSTS_PER_DAY is 1"
+
+
+def test_what_is_found_a_day_later_came_out_when_it_was_sent(
+    finished: Path, tmp_path: Path
+) -> None:
+    stage = alone_at_devto(finished, tmp_path)
+    sent = stage.time.clock.now()
+    for draft in stage.devto.drafts:
+        stage.devto.turn(draft.id, published=True)
+    stage.devto.troubles.clear()
+    stage.sleep(86_400)
+    stage.pursue()
+    (row,) = stage.rows(stage.run)
+    assert row.state == "published"
+    assert row.published_at <= sent
+    # So that the day on which it was found has room for another.
+    assert stage.once().outcome is RunOutcome.AWAITING_APPROVAL
+
+
+def test_the_articles_of_a_day_are_those_that_came_or_may_have_come_out_on_it(
+    ready: Ready,
+) -> None:
+    now = ready.time.clock.now()
+    yesterday, since = now - timedelta(days=1), now - timedelta(hours=1)
+    under_way = {"state": "intended", "sent_at": now}
+
+    def counted(**destinations: dict[str, Any]) -> int:
+        with opened_database(ready.settings.location) as database, database.write() as tx:
+            tx.execute(text("DELETE FROM publication"))
+            for name, values in destinations.items():
+                journal.intend(tx, ready.run, name, key="k", payload=b"{}", title="t", at=yesterday)
+                journal.change_publication(tx, ready.run, name, **values)
+            until = now + timedelta(hours=1)
+            assert journal.articles_published(tx, since=since, until=until, but=ready.run) == 0
+            return journal.articles_published(tx, since=since, until=until)
+
+    def out(at: datetime, state: str = "published") -> dict[str, Any]:
+        return {"state": state, "published_at": at}
+
+    assert counted(devto={"state": "intended"}) == 0
+    assert counted(devto=under_way) == 1
+    assert counted(devto={"state": "unconfirmed"}) == 0
+    assert counted(devto={"state": "unconfirmed", "sent_at": now}) == 1
+    assert counted(devto={"state": "failed", "sent_at": now}) == 0
+    assert counted(devto=out(now), outbox=out(now)) == 1
+    assert counted(devto=out(now, "withdrawn")) == 1
+    # Out for certain before, so that it is no new one.
+    assert counted(devto=out(now), outbox=out(yesterday)) == 0
+    assert counted(devto=under_way, outbox=out(yesterday)) == 0
+    # Whether it was out yesterday nobody knows.
+    assert counted(devto=out(now), outbox={"state": "unconfirmed", "sent_at": yesterday}) == 1
 
 
 # Taking it back

@@ -22,7 +22,7 @@ from ledger.errors import SchemaTooNew, SchemaTooOld
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006")  # oldest first
+_KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")  # oldest first
 HEAD = _KNOWN[-1]
 
 

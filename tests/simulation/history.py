@@ -125,9 +125,8 @@ _ENTRIES = select(func.count()).where(_transfer.c.action != Action.VOID)
 
 # From the newest revision to the one before, which nobody but a history does.
 VERSION_BEFORE = (
-    "DROP TABLE uncompared",
-    "ALTER TABLE usage_counter DROP COLUMN seq",
-    "UPDATE alembic_version SET version_num = '0005'",
+    "ALTER TABLE publication DROP COLUMN sent_at",
+    "UPDATE alembic_version SET version_num = '0006'",
 )
 
 
@@ -803,6 +802,7 @@ class History:
                 for path in sorted((self._folder / "outbox").glob("*.md"))
             },
             removed=frozenset(world.removed),
+            shown=world.shown,
             peaks=world.peaks,
             pages=world.pages,
             overheard=world.overheard,

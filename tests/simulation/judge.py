@@ -58,6 +58,7 @@ class Lists:
         posts: Bluesky's posts by record key.
         files: of the outbox, by name.
         removed: what people took down by hand, such as `devto 17`.
+        shown: when each was first there, by the daemon's own clock.
         peaks: the most that readers ever did, by platform, article or post, and unit of engagement.
         pages: of the sites, by their addresses.
         overheard: who was sent a key that was none of theirs, and which.
@@ -70,6 +71,7 @@ class Lists:
     posts: Mapping[str, Document]
     files: Mapping[str, str]
     removed: frozenset[str]
+    shown: Mapping[str, datetime]
     peaks: Mapping[tuple[str, str, str], int]
     pages: Mapping[str, str]
     overheard: Sequence[tuple[str, str]]
@@ -167,7 +169,7 @@ def judge(
             *_without_evidence(lists),
             *(f"{who} was sent the key {key!r}" for who, key in lists.overheard),
             *_unapproved(books, settings),
-            *_too_many(books, settings),
+            *_too_many(lists, books, settings),
             *_unresolved(moments, settings),
             *_asleep(lists, moments, books),
             *_alarms(books),
@@ -433,7 +435,7 @@ def _unapproved(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
             yield f"{out['run']} is at {out['platform']}, and nobody approved it"
 
 
-def _too_many(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
+def _too_many(lists: Lists, books: Books, settings: Sequence[InForce]) -> Iterator[str]:
     """Days with more articles than PENSTOCK_MAX_POSTS_PER_DAY, by the daemon's own clock."""
     # Published before it was intended: a clock was set back, and of what day it was nobody knows.
     unsure = {
@@ -442,6 +444,10 @@ def _too_many(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
         if out["published_at"] is not None and out["published_at"] < out["intended_at"]
     }
     first = _came_out([out for out in books.publications if out["run"] not in unsure])
+    for out in books.publications:
+        if out["run"] in first:
+            name = f"{out['platform']} {_keys(out['remote_id'])[0]}"
+            first[out["run"]] = min(first[out["run"]], lists.shown.get(name, first[out["run"]]))
     for at in first.values():
         known = list(_known_within(at, at, settings))
         zones = {each["PENSTOCK_TIMEZONE"] for each in known}

@@ -102,6 +102,7 @@ LISTS = Lists(
     },
     files={"a.md": f"# Of logs\n\n{SAID}"},
     removed=frozenset(),
+    shown={"devto 17": BEGAN, "bluesky 3k1": BEGAN, "bluesky 3k2": BEGAN},
     peaks={
         ("devto", "17", "view"): 50,
         ("bluesky", "3k1", "like"): 3,
@@ -305,6 +306,12 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         AFTERWARDS, runs=[run("r1", 23) | {"approved_at": None}, run("r2", 30)]))),
     ("two articles in a day", "2 articles came out on 2026-11-23", lambda: told(books=replace(
         AFTERWARDS, publications=[*COUNTED, publication("outbox", "b.md", run="r2")]))),
+    ("another day in the books than its readers saw", "2 articles came out on 2026-11-23",
+        lambda: told(replace(LISTS, articles=[*LISTS.articles, (18, True, {"title": "Of ice"})],
+                             shown={**LISTS.shown, "devto 18": BEGAN}),
+                     replace(AFTERWARDS, publications=[*COUNTED, publication(
+                         "devto", "18", run="r2", published_at=BEGAN + timedelta(days=2),
+                         counted_at=COUNTED[0]["counted_at"])]))),
     ("an alert for nobody", "nobody was told: the key is refused", lambda: told(books=replace(
         AFTERWARDS, alerts=[ALERT | {"told_at": None}]))),
     ("an alarm that goes on", "it is still said that the key", lambda: told(books=replace(

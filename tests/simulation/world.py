@@ -132,6 +132,7 @@ class Watched:
     left: Callable[[], int]  # troubles still to come
     folder: bytes  # whose name is another each time
     foreign: Callable[[], Iterable[str]]  # keys that are none of its business
+    afterwards: Callable[[], None]
     struck: int = 0
     overheard: set[str] = field(default_factory=set)
 
@@ -142,6 +143,7 @@ class Watched:
         self.overheard |= {key for key in self.foreign() if key.encode() in said}
         before = self.left()
         answer = await self.inner.handle(request)
+        self.afterwards()
         self.struck += max(0, before - self.left())
         body = zlib.crc32(request.body.replace(self.folder, b""))
         what = f"{self.name} {request.method} {request.target} {body:08x}"
@@ -253,6 +255,7 @@ class World:
         self.news = Site("news.test", self._strike)
         self.peaks: dict[tuple[str, str, str], int] = {}  # the most that was ever counted
         self.removed: set[str] = set()  # addresses of what people and moderators took down
+        self.shown: dict[str, datetime] = {}  # when each address was first there, by the daemon
         counted: dict[str, tuple[Double, Callable[[], int]]] = {
             "llm": (self.llm, lambda: _left(self.llm.troubles)),
             "other": (self.other, lambda: _left(self.other.troubles)),
@@ -264,7 +267,13 @@ class World:
         }
         self._watched = {
             name: Watched(
-                name, double, self.log, left, str(folder).encode(), partial(self._foreign_to, name)
+                name,
+                double,
+                self.log,
+                left,
+                str(folder).encode(),
+                partial(self._foreign_to, name),
+                self._note_shown,
             )
             for name, (double, left) in counted.items()
         }
@@ -369,6 +378,12 @@ class World:
                 for name, metric in _OF_POSTS.items():
                     counts[name] = max(0, counts.get(name, 0) + people.randint(-2, 4))
                     self._note_count("bluesky", key, metric, counts[name])
+
+    def _note_shown(self) -> None:
+        names = [f"devto {article.id}" for article in self.devto.public]
+        names += (f"bluesky {key}" for key in self.bluesky.posts())
+        for name in names:
+            self.shown.setdefault(name, self.wall())
 
     def _note_count(self, platform: str, key: str, metric: str, count: int) -> None:
         counter = platform, key, metric

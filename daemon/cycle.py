@@ -290,7 +290,8 @@ class Cycle:
             except StepDown as reason:
                 await self._become_digest(steps, str(reason))
             else:
-                if self._press.announces:
+                # What a person approved gets no words that nobody saw.
+                if self._press.announces and row.approved_at is None:
                     await self._newsroom.announcement(steps, manuscript)
                 return manuscript
         return await self._newsroom.digest(steps)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,16 @@ def did_you_mean(name: str, known: tuple[str, ...]) -> str:
     """The nearest known name as the end of a message, or nothing."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def is_misspelt(name: str, known: Iterable[str]) -> bool:
+    """Whether it is no name of another program's but one of ours, typed PENSTOK_… or in lower case."""
+    typed = name.upper()
+    # One slip leaves a half of the word whole; of other names there may be many, and each takes long.
+    if not ("PENST" in typed or "STOCK" in typed):
+        return False
+    ours = [each for each in known if each.startswith("PENSTOCK_")]
+    return bool(difflib.get_close_matches(typed, ours, n=1, cutoff=0.9))
 
 
 def _folder(value: str) -> Path | None:

@@ -24,7 +24,7 @@ from daemon.governor import Policy
 from daemon.inference.ladder import Ladder, Role, Rung
 from daemon.inference.port import Endpoint, ModelOptions, UsageApi
 from daemon.inference.prices import PriceBook, UnknownPrice
-from daemon.options import OPTIONS, Option, did_you_mean, is_loopback
+from daemon.options import OPTIONS, Option, did_you_mean, is_loopback, is_misspelt
 from daemon.options import url as parse_url
 from daemon.secret import Secret
 from daemon.sources.policy import FeedPolicy, FetchPolicy
@@ -551,7 +551,8 @@ class _Reader:
                 for publisher in publishers or ()
                 if publisher not in plugins.BUILT_IN
             )
-            if name.startswith("PENSTOCK_") and name not in known and not unclear:
+            ours = name.startswith("PENSTOCK_") or is_misspelt(name, known)
+            if ours and name not in known and not unclear:
                 self.problem(name, f"there is no such setting{did_you_mean(name, tuple(known))}")
 
     def ladders(

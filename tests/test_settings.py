@@ -325,6 +325,9 @@ def test_a_wrong_value_is_refused_and_told_what_would_be_right(
         ("PENSTOCK_DEVTO_API_KEY", "DEVTO_API_KEY"),
         ("PENSTOCK_DAILY_CAP_FILE", "PENSTOCK_DAILY_CAP"),
         ("PENSTOCK_daily_cap", "PENSTOCK_"),
+        ("PENSTOK_DAILY_CAP", "PENSTOCK_DAILY_CAP"),
+        ("PENSTOCKS_RESERVE", "PENSTOCK_RESERVE"),
+        ("penstock_reserve", "PENSTOCK_"),
     ],
 )
 def test_a_name_nobody_knows_is_an_error_with_the_nearest_that_is_known(
@@ -332,7 +335,7 @@ def test_a_name_nobody_knows_is_an_error_with_the_nearest_that_is_known(
 ) -> None:
     message = problem(name, SECRET)
     assert "there is no such setting" in message
-    assert nearest in message or name == "PENSTOCK_daily_cap"
+    assert nearest in message or name in ("PENSTOCK_daily_cap", "penstock_reserve")
     assert SECRET not in message
 
 
@@ -342,7 +345,19 @@ def test_a_name_near_to_nothing_is_an_error_too(name: str) -> None:
 
 
 def test_names_of_others_are_none_of_our_business() -> None:
-    load(FREE | {"PATH": "/bin", "MY_PENSTOCK_X": "1", "PENSTOCKS": "2", "LANG": "C"}, at=NOW)
+    load(
+        FREE
+        | {
+            "PATH": "/bin",
+            "MY_PENSTOCK_X": "1",
+            "PENSTOCKS": "2",
+            "LANG": "C",
+            "OPENSTACK_URL": "x",
+            "DAILY_CAP": "3",
+            "STRIPE_KEY": "4",
+        },
+        at=NOW,
+    )
 
 
 def test_a_wrong_provider_list_does_not_make_right_names_unknown() -> None:

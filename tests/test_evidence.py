@@ -235,6 +235,50 @@ def test_a_number_too_large_to_work_out_is_read_as_it_is_written(digits: str) ->
     assert numbers("1.5 million, 3k, ½ million") == {"1500000", "3000", "1⁄2*1000000"}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("two thirds of all pumps, three-quarters of the rest", {"2⁄3", "3⁄4"}),
+        ("In 2020 a third of them; half of the year", {"2020", "1⁄3", "1⁄2"}),
+        ("one in three, nine out of ten", {"1⁄3", "9⁄10"}),
+        ("ten times faster, and it crashed four times", {"10×", "4×"}),
+        ("It doubled, then tripled, became fivefold and was halved", {"2×", "3×", "5×", "1⁄2"}),
+        ("a dozen, two dozen, half a dozen", {"12", "24"}),
+        ("twice as large at double the price", {"2×"}),
+        ("a third party in the third quarter, in the second half of it", set()),
+        ("half an hour, half-baked, double quotes, double-check", set()),
+        ("one of the two in one place, at times two, a twofold purpose", set()),
+    ],
+)
+def test_shares_and_multiples_are_numbers_however_small(text: str, expected: set[str]) -> None:
+    assert stated(text) == expected
+    assert expected <= borne_out(text)
+
+
+@pytest.mark.parametrize(
+    ("quote", "said"),
+    [
+        ("a 10x speedup", "ten times faster"),
+        ("It took 50 % of the time", "half of the time"),
+        ("75 percent of pumps", "three quarters of all pumps"),
+        ("9 out of 10 pumps", "nine in ten pumps"),
+        ("×4 in a 3-fold test", "four times, threefold"),
+        ("⅔ of them", "two thirds of them"),
+        ("2/3 of them", "two thirds of them"),
+        ("half an hour, or double if it rains", "half of an hour, and doubled"),
+    ],
+)
+def test_a_share_or_a_multiple_is_borne_out_however_it_is_written(quote: str, said: str) -> None:
+    assert stated(said)
+    assert stated(said) <= borne_out(quote)
+
+
+def test_a_share_that_a_quote_has_in_other_words_is_another() -> None:
+    assert not stated("two thirds of them") <= borne_out("2 of them, a third time, on 2/3/2024")
+    assert not stated("nine times faster") <= borne_out("9 records at a time, nine in all")
+    assert not stated("half of them") <= borne_out("51 % of the 2 sites in 0.5 days")
+
+
 def test_a_number_in_words_without_end_is_none() -> None:
     spelt = "one " + "hundred " * 2500
     assert borne_out(spelt) == stated(spelt) == set()

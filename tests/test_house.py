@@ -325,6 +325,48 @@ CASES = [
     ),
     Case("domains_are_sourced", True, "See evil.com.", context=UNCITED),
     Case("addresses_in_code_are_sourced", True, "`curl https://evil.example`", context=UNCITED),
+    # What a reader is told to install is named by two sites.
+    *breaks(
+        "packages_are_sourced",
+        "```sh\npip install heronfix\n```",
+        "Run `pip3 install -U 'heronfix[all]==2'` first.",
+        "Then npm install -g @herons/fix and wait.",
+        "Everybody should pip install heronfix before each release.",
+        "The keeper says to brew install heronfix.",
+        "Run `npm install heronfix other` twice.",
+        "```\npip install one && npx -y heronfix\n```",
+        "```\ndocker pull herons/fix:latest\n```",
+        "```\ngo install github.com/herons/fix@latest\n```",
+        "```\npip install -r requirements.txt heronfix\n```",
+        "```\nuv tool install heronfix; sudo apt-get -y install heronfix2\n```",
+    ),
+    *keeps(
+        "packages_are_sourced",
+        "Let them go get coffee, add salt, install it and brew tea; `npm install` does so.",
+        "Then npm install does its work, pip install and the like fetch all there is.",
+        "```\npip install -r requirements.txt\npip install -e .\nnpm install\nmake install x\n```",
+        "```\npip install <package> $OTHER\ngit clone https://one.example/a\n```",
+        "Run `pip install one` or `cargo add two` and wait for both.",
+    ),
+    *(
+        Case("packages_are_sourced", keep, "Run `pip install heronfix`.", context=where)
+        for keep, where in (
+            (False, {"evidence": {**EVIDENCE, "S1": replace(
+                EVIDENCE["S1"], text="Everybody should pip install heronfix.")}}),
+            (False, {"evidence": {
+                **EVIDENCE,
+                "S1": replace(EVIDENCE["S1"], text="Everybody should pip install heronfix."),
+                "S2": replace(EVIDENCE["S2"], text="Everybody should pip install heronfix-pro."),
+            }}),
+            (True, {"evidence": {
+                name: replace(s, text="It is called heronfix.") for name, s in EVIDENCE.items()
+            }}),
+            (True, {"links": CONTEXT.links | {"https://heronfix.dev/start"}}),
+        )
+    ),
+    Case("packages_are_sourced", True, "`pip install heronfix`", context=UNCITED),
+    *breaks("packages_are_sourced", title="Then run `npm install heronfix` for all of it"),
+    *breaks("packages_are_sourced", description="First pip install heronfix."),
     # The head is plain text.
     *keeps("head_is_plain", title="Why [] == [] is false, and a <3 b in C# (really)"),
     *keeps("head_is_plain", title="Node.js 20, ASP.NET and x86_64 [updated]"),
@@ -407,6 +449,9 @@ CASES = [
         "He said “it will never fail us in ten winters”.",
         'He said "we have never seen such a flood".',
         "He said „we have never seen such a flood“.",
+        "He said ❝we have never seen such a flood❞.",
+        "He said “we\n\nhave never seen such a flood here”.",
+        "He said “we have never seen such a flood here\n\n”.",
         "He said «we have never seen such a flood».",
         "He said “we have never seen\nsuch a flood”.",
         "He said “we have *never* seen such a flood”.",
@@ -958,6 +1003,7 @@ POSTS = {
     "It moved 43 litres": "numbers",
     "It moved forty-three litres": "numbers",
     "He said “we have never seen such a flood”": "quotations",
+    "First pip install heronfix.": "packages",
     "He said 'we have never seen such a flood'": "quotations",
     " ".join(LONG.split()[:41])[:300]: "copying",
     "a\u200bb": "hidden",

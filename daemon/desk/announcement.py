@@ -157,6 +157,7 @@ POST_RULES: tuple[PostRule, ...] = (
             grounds.citations_stand_in_text,
             grounds.numbers_of_head_are_quoted,
             grounds.quotations_are_quotes,
+            grounds.packages_are_sourced,
             grounds.nothing_is_copied,
             markup.no_mentions,
             markup.nothing_is_hidden,

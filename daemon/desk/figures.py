@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-# Smaller ones in words are as often pronouns and counts of the text's own parts as facts.
+from daemon.desk import shares
+
+# Smaller ones in words are as often pronouns and counts of the text's own parts as facts, but in
+# shares and multiples.
 WORDS_LEAST = 11
 _SPELT_END = 10**18
 _SCALES = {
@@ -78,7 +81,7 @@ _TENS = {
     "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70,
     "eighty": 80, "ninety": 90,
 }  # fmt: skip
-_LARGE = {"thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_LARGE = {"dozen": 12, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SMALL_WORDS = "|".join(sorted([*_UNITS, *_TENS], key=len, reverse=True))
 _GROUP = "|".join(["hundred", *_LARGE])
 # A bare million has its number in digits before it, or none.
@@ -103,8 +106,8 @@ def numbers(text: str) -> frozenset[str]:
 
 
 def stated(text: str) -> frozenset[str]:
-    """Every number a text states, in digits and, from eleven on, in words."""
-    return numbers(_in_digits(text, WORDS_LEAST))
+    """Each number a text states: in digits, as a share or multiple, or in words from eleven on."""
+    return numbers(_in_digits(text, WORDS_LEAST)) | shares.stated(text)
 
 
 def borne_out(quote: str) -> frozenset[str]:
@@ -113,7 +116,7 @@ def borne_out(quote: str) -> frozenset[str]:
     figures = (*_figures(plain, as_ranges=False), *_figures(plain))
     every = {form for figure in figures for form in figure.forms()}
     # What a source writes in words may be quoted in words of a compound, too.
-    return frozenset(every) | numbers(quote)
+    return frozenset(every) | numbers(quote) | shares.meant(quote)
 
 
 def compounds(text: str) -> frozenset[str]:

@@ -37,6 +37,7 @@ from daemon.desk.rules.grounds import (
     numbers_are_quoted,
     numbers_in_code_are_sourced,
     numbers_of_head_are_quoted,
+    packages_are_sourced,
     quotations_are_quotes,
     something_is_cited,
 )
@@ -80,6 +81,7 @@ RULES: tuple[Rule, ...] = (
     links_are_known,
     addresses_in_code_are_sourced,
     domains_are_sourced,
+    packages_are_sourced,
     head_is_plain,
     no_contacts,
     *_AS_IT_IS_SHOWN,

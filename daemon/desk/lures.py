@@ -1,15 +1,16 @@
 """
 What a stranger puts into a page so that it goes out in ours: ways to reach him, orders to models.
 
-Addresses without a scheme, telephone numbers, mail, wallets; and the sentences that tell a model
-what to do. All of it is looked for in text whose compatibility forms were made plain.
+Addresses without a scheme, telephone numbers, mail, wallets, packages to be installed; and the
+sentences that tell a model what to do. All of it is looked for in text whose compatibility forms
+were made plain.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from daemon.desk.markdown import EMAIL, addresses_in
@@ -62,6 +63,23 @@ _WALLET = re.compile(
     r"\b(?:bc1[a-z0-9]{25,}|0x[0-9a-fA-F]{40}"
     r"|(?=\w*[a-z])(?=\w*[A-Z])[13][1-9A-HJ-NP-Za-km-z]{25,34})\b"
 )
+# What fetches a package by its name, and everything behind it to the end of the command.
+_INSTALLS = re.compile(
+    r"(?<![\w-])(?:(?:pip3?|pipx|uv(?: pip| tool)?|poetry|pdm|conda|mamba|npm|pnpm|yarn|bun|gem"
+    r"|cargo|composer|brew|apt|apt-get|dnf|yum|zypper|apk|snap|flatpak|choco|winget|scoop|helm)"
+    r"(?: -[\w=/.-]+)* (?:install|i|add|require)|go (?:install|get)(?= \S*[./])"
+    r"|npx|pnpx|bunx|uvx|pipx run|npm (?:exec|create|init)|(?:docker|podman) pull)"
+    r"(?= )(?P<what>[^\n;|&<>(){}`]*)"
+)
+_PACKAGE = re.compile(r"@?[^\W_][\w.-]*(?:[/:][\w.-]+)*")
+# Behind these options stands something else than a package.
+_TAKES_VALUE = frozenset(("-r", "--requirement", "-c", "--constraint", "-e", "--editable", "-t"))
+# Behind a package a sentence goes on so; npm install does other things.
+_GOES_ON = frozenset(
+    ("and", "or", "to", "before", "after", "first", "then", "now", "on", "in", "at", "for", "from",
+     "with", "as")
+)  # fmt: skip
+_FILES = (".txt", ".toml", ".lock", ".json", ".yml", ".yaml", ".whl", ".gz", ".deb", ".rpm")
 _ORDER = re.compile(
     r"\b(?:ignor(?:e|ing)|disregard(?:ing)?|forget(?:ting)?)\b(?: \w+){0,3}?"
     r" (?:previous|prior|above|earlier|preceding)(?: \w+){0,2}? (?:instruction|prompt|direction)s?"
@@ -123,10 +141,48 @@ def addresses_in_code(code: str) -> list[str]:
     ]
 
 
+def packages_in(text: str, *, code: bool = False) -> list[str]:
+    """
+    Names that a command would fetch and run: `httpx` of `pip install -U httpx[http2]`.
+
+    Args:
+        code: all behind the command are packages. In prose the first is, if it looks like one.
+    """
+    found: list[str] = []
+    for command in _INSTALLS.finditer(unicodedata.normalize("NFKC", text)):
+        words = command["what"].split()
+        named: list[str] = []
+        while words:
+            word = words.pop(0)
+            bare = word.strip("\"'“”‘’,.")
+            if word in _TAKES_VALUE:
+                words[:1] = []
+            elif "://" not in bare and (name := _PACKAGE.match(bare)):
+                if code or _looks_like_one(name[0], word, words):
+                    named.append(name[0])
+                if not code:
+                    break
+        found += (name for name in named if not name.endswith(_FILES))
+    return found
+
+
+def _looks_like_one(name: str, word: str, after: Sequence[str]) -> bool:
+    """Whether a word behind `npm install` in prose is a package, and not what the command does."""
+    if name.casefold() in _GOES_ON:
+        return False
+    last = not after or word[-1] in ",.:!?"
+    return last or after[0] in _GOES_ON or re.search(r"[\d@/_.:-]", name) is not None
+
+
 def leads_away(title: str, own: Collection[str]) -> bool:
-    """Whether a title has a contact, or an address that stands in none of its page's own names."""
+    """
+    Whether a title has a contact, a package to be installed, or an address that stands in none of
+    its page's own names.
+    """
     reach = [*domains_in(title), *addresses_in(title)]
-    return bool(contacts_in(title)) or any(not stands(name, own) for name in reach)
+    if contacts_in(title) or packages_in(title):
+        return True
+    return any(not stands(name, own) for name in reach)
 
 
 def _read_out(text: str) -> str:

@@ -82,6 +82,7 @@ class Reading:
     Args:
         blocks: in order, without code blocks.
         code: contents of code blocks.
+        spans: contents of code between words.
         links: every address it leads to, on CommonMark or Redcarpet.
         html: raw HTML found, as written.
         images: addresses of images, or their words where they have none.
@@ -95,6 +96,7 @@ class Reading:
 
     blocks: Sequence[Block]
     code: Sequence[str]
+    spans: Sequence[str]
     links: Sequence[str]
     html: Sequence[str]
     images: Sequence[str]
@@ -131,6 +133,7 @@ def read(markdown: str) -> Reading:
     return Reading(
         blocks=blocks,
         code=[token.content for token in tokens if token.type in _CODE],
+        spans=[token.content for token in every if token.type == "code_inline"],
         links=list(dict.fromkeys([
             *_links(every, env, raw),
             *(match[1] for match in _LEFT_LINK.finditer(unescaped)),

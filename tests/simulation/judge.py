@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 from tests.simulation.plan import CLOCK_WRONG_MAX_S
 from tests.simulation.slots import is_slot
-from tests.simulation.world import INVENTED, LURE, SPELT, STRANGER
+from tests.simulation.world import BAIT, INVENTED, LURE, SPELT, STRANGER
 
 Document = Mapping[str, Any]
 OPEN = ("intended", "unconfirmed")
@@ -502,7 +502,7 @@ def _shown(lists: Lists) -> Iterator[tuple[str, str]]:
 
 def _forbidden(lists: Lists, secrets: Sequence[str]) -> Iterator[str]:
     for where, text in _shown(lists):
-        for word in (LURE, SPELT, f"@{STRANGER}", INVENTED, "<script", *secrets):
+        for word in (LURE, SPELT, BAIT, f"@{STRANGER}", INVENTED, "<script", *secrets):
             if word in text:
                 yield f"{where} shows {word!r}"
 

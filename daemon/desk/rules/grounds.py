@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from daemon.desk.evidence import Claim, contains, shortens
 from daemon.desk.figures import borne_out, compounds, numbers, stated, without_compounds
-from daemon.desk.lures import addresses_in_code, domains_in, hosts, stands
+from daemon.desk.lures import addresses_in_code, domains_in, hosts, packages_in, stands
 from daemon.desk.manuscript import Context, Finding, Manuscript, excerpt
 from daemon.desk.markdown import CITATION, Block, Reading, addresses_in, read
 from daemon.sources.text import sentences, word_count, words
@@ -24,7 +24,8 @@ _QUOTATIONS = tuple(
     re.compile(pattern)
     for pattern in (
         r"“([^”“\n]+)”", r"„([^“”\n]+)[“”]", r"«([^«»\n]+)»", r"‹([^‹›\n]+)›", r"「([^「」\n]+)」",
-        r"『([^『』\n]+)』", r"《([^《》\n]+)》", r"〝([^〝〞〟\n]+)[〞〟]", r"``([^`'\n]+)''",
+        r"『([^『』\n]+)』", r"《([^《》\n]+)》", r"〝([^〝〞〟\n]+)[〞〟]",
+        r"❝([^❝❞\n]+)❞", r"``([^`'\n]+)''",
         # A single mark opens where no word stands before it; apostrophes inside words are none.
         r"(?<!\w)['‘‚‛](?=[^\W\d])((?:[^'’‘\n]|(?<=\w)['’](?=\w))+)(?<=\S)['’‘](?!\w)",
     )
@@ -32,7 +33,7 @@ _QUOTATIONS = tuple(
 _REVERSED = re.compile(r"»([^»«\n]+)«")
 _STRAIGHT = re.compile(r"[\"＂]")
 _INCHES = re.compile(r"(?<=\d)\"(?!\w)")
-_DOUBLE = re.compile(r"[\"＂“”„‟«»〝〞〟]")
+_DOUBLE = re.compile(r"[\"＂“”„‟«»〝〞〟❝❞]")
 _OPENERS, _CLOSERS = "“„«", "”“»"
 _BETWEEN_CITATIONS = " .,;:!?…\"'“”„«»‘’‹›"
 _UNVOUCHED = "is in no quote, or one site alone names it; leave the address out"
@@ -170,6 +171,28 @@ def domains_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Fi
             yield Finding("links", f"{excerpt(name)} {_UNVOUCHED}")
 
 
+def packages_are_sourced(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
+    """
+    Every package that a command would install is named by pages of two sites, or by one's address.
+
+    Made-up names are registered by who waits for readers to install them, and a hostile page asks
+    them to.
+    """
+    if not context.cites:
+        return
+    reading = read(manuscript.markdown)
+    named = packages_in("\n".join((manuscript.title, manuscript.description, reading.spoken)))
+    for code in (*reading.code, *reading.spans):
+        named += packages_in(code, code=True)
+    for name in dict.fromkeys(named):
+        if not _is_known_package(name, context):
+            yield Finding(
+                "packages",
+                f"{excerpt(name)} would be installed, and no two sites name it;"
+                " leave the command out",
+            )
+
+
 def quotations_are_quotes(manuscript: Manuscript, context: Context) -> Iterator[Finding]:
     """More than five words in quotation marks are a verified quote, word for word."""
     if not context.cites:
@@ -233,6 +256,9 @@ def quotations(text: str) -> Iterator[str]:
         yield from straight[1::2]
         if _is_mixed(paragraph):
             yield from _DOUBLE.split(paragraph)[1::2]
+        if len(parts := _DOUBLE.split(_INCHES.sub("″", paragraph))) == 2:
+            # It begins or ends in another paragraph.
+            yield from parts
 
 
 def is_quoted(bare: str, context: Context) -> bool:
@@ -296,6 +322,13 @@ def _is_vouched_for(address: str, context: Context) -> bool:
     return len(sites) > 1 or any(
         f".{own}".endswith(f".{site}") for own in hosts([address]) for site in sites
     )
+
+
+def _is_known_package(name: str, context: Context) -> bool:
+    urls = [*context.links, *(source.url for source in context.evidence.values())]
+    naming = [s.url for s in context.evidence.values() if stands(name, [s.text])]
+    parts = {part for host in hosts(urls) for part in host.split(".")}
+    return len(set(hosts(naming))) > 1 or name.casefold() in parts
 
 
 def _plain_words(text: str) -> list[str]:

@@ -212,16 +212,15 @@ def _folder_told(location: Location) -> Iterator[None]:
     """What keeps a folder from being used, with the setting's name or the remedy."""
     try:
         yield
-    except (FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        if kind := storage_error(error):
+            raise kind(f"{error.filename}: {error.strerror}") from error
+        if error.filename is None:
+            raise
         of_state = Path(error.filename).is_relative_to(location.state_dir)
         name = "PENSTOCK_STATE_DIR" if of_state else "PENSTOCK_DATABASE_URL"
         said = f"{error.filename} cannot be a folder ({error.strerror}); name another place"
         raise SettingsError([Problem(name, said)]) from error
-    except OSError as error:
-        kind = storage_error(error)
-        if kind is None:
-            raise
-        raise kind(f"{error.filename}: {error.strerror}") from error
 
 
 class Parts:

@@ -230,7 +230,8 @@ def _claim(cursor: Any) -> None:
         return
     (tables,) = cursor.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if owner or tables:
-        raise StorageForeign("it holds tables, and they are not Penstock's")
+        (_, _, file), *_ = cursor.execute("PRAGMA database_list")
+        raise StorageForeign(f"{file or 'it'} holds tables, and they are not Penstock's")
     cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 

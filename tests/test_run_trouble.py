@@ -190,6 +190,24 @@ def test_a_file_where_the_state_is_to_be_is_named_with_its_setting(
     assert file.read_text() == "kept"
 
 
+def test_where_no_folder_can_be_made_is_named_with_its_setting(tmp_path: Path) -> None:
+    result = Desk(tmp_path, {"PENSTOCK_STATE_DIR": "/proc/nope"}).run("init")
+    assert result.code == SETTINGS
+    assert "PENSTOCK_STATE_DIR: /proc/nope cannot be a folder" in result.err
+
+
+def test_the_database_of_another_program_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.state.mkdir()
+    desk.sql("CREATE TABLE theirs (it TEXT)")
+    before = desk.database.read_bytes()
+    for command in ("init", "status"):
+        result = desk.run(command)
+        assert result.code == SETTINGS
+        assert f"{desk.database} holds tables, and they are not Penstock's" in result.err
+    assert desk.database.read_bytes() == before
+
+
 def test_every_setting_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     wrong = {
         "PENSTOCK_TIMEZONE": "Europe/Berln",

@@ -52,13 +52,14 @@ def of_error(error: Exception) -> Exit | None:
         SchemaTooOld,
         StorageCorrupt,
         StorageError,
+        StorageForeign,
     )
     from ledger.money import AmountError
 
     families: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Exit], ...] = (
         ((SettingsError, UsageError, AmountError, BadTransfer, PluginError), Exit.SETTINGS),
         # Of the verbs an operator types, `adjust` alone can ask for more than there is.
-        ((SchemaTooNew, SchemaTooOld, BadBackup, NotAllowed), Exit.SETTINGS),
+        ((SchemaTooNew, SchemaTooOld, StorageForeign, BadBackup, NotAllowed), Exit.SETTINGS),
         ((StorageCorrupt, BooksWrong), Exit.BOOKS_WRONG),
         (LockHeld, Exit.LOCKED),
         ((StorageError, OSError), Exit.FAILED),

@@ -83,7 +83,7 @@ class PublicationState(StrEnum):
 # Not over: to be sent, or perhaps sent.
 OPEN = (PublicationState.INTENDED, PublicationState.UNCONFIRMED)
 
-# Live, or perhaps live, or it was: an article at a destination that counts for the day.
+# Live, or perhaps live, or it was: a run with one of these is over.
 REACHED = (
     PublicationState.PUBLISHED,
     PublicationState.UNCONFIRMED,

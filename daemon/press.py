@@ -246,10 +246,11 @@ class Press:
             return list(journal.publications(tx, run=run))
 
     def _would_be_new(self, run: str) -> bool:
-        """Whether an article is nowhere yet, so that publishing it counts for the day."""
+        """Whether an article is nowhere yet for certain, so that publishing it counts for today."""
         with self._books.read() as tx:
             rows = journal.publications(tx, run=run)
-        return not _wanted_back(rows) and not _states(rows) & {*journal.REACHED}
+        sent = any(row.sent_at is not None for row in rows)
+        return not sent and not _wanted_back(rows) and not _states(rows) & {*journal.REACHED}
 
     # One publication
 

@@ -653,6 +653,21 @@ def test_what_is_found_a_day_later_came_out_when_it_was_sent(
     assert stage.once().outcome is RunOutcome.AWAITING_APPROVAL
 
 
+def test_what_was_under_way_when_the_process_died_is_looked_up_on_a_full_day_too(
+    finished: Path, tmp_path: Path
+) -> None:
+    stage = alone_at_devto(finished, tmp_path)
+    for draft in stage.devto.drafts:
+        stage.devto.turn(draft.id, published=True)
+    stage.devto.troubles.clear()
+    with opened_database(stage.settings.location) as database, database.write() as tx:
+        journal.change_publication(tx, stage.run, "devto", state="intended")
+    stage.sleep(86_400)
+    publish_another(stage)
+    stage.pursue()
+    assert stage.states(stage.run) == {"devto": "published"}
+
+
 def test_the_articles_of_a_day_are_those_that_came_or_may_have_come_out_on_it(
     ready: Ready,
 ) -> None:

@@ -188,6 +188,8 @@ class Press:
                 and row.withdrawal is None
                 and row.platform in names
             ]
+            if waiting and (full := self.day_is_full(but=run)):
+                raise Parked(full, RunOutcome.SKIPPED)
             if waiting:
                 raise Parked(_problems(waiting))
 

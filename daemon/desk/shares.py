@@ -16,7 +16,7 @@ _NTHS = {
 }  # fmt: skip
 _MULTIPLES = {"twice": 2, "thrice": 3, "doubl": 2, "tripl": 3, "trebl": 3, "quadrupl": 4}
 _ANY_ONE = "|".join(_ONES)
-_SHARE = rf"\b(?P<n>an?|{_ANY_ONE})[ -](?P<nth>{'|'.join(_NTHS)})(?P<many>s?)\b"
+_SHARE = rf"\b(?P<n>an?|{_ANY_ONE})[ -](?P<nth>{'|'.join(_NTHS)})s?\b"
 # As a share, and not as a part of the day, of a match or of the text itself.
 _SURE_SHARE = rf"{_SHARE}(?:(?<=s)|(?=\s+of\b))"
 _HALF = r"\b(?P<half>half|halv(?:e[sd]?|ing))\b"
@@ -46,6 +46,10 @@ _TIMES_IN_DIGITS = re.compile(
     r"(?<![\w.,])(10|[2-9])(?: times\b|[ -]?fold\b| ?[x×](?!\w))|(?<!\w)[x×] ?(10|[2-9])(?![\w.,])",
     re.IGNORECASE,
 )
+# In the lowest terms: 50 is 1⁄2.
+_OF_PERCENT = {
+    100 * n // d: f"{n}⁄{d}" for d in range(10, 1, -1) for n in range(1, d) if not 100 * n % d
+}
 _PERCENT = re.compile(r"(?<![\w.,])(\d\d)(?: ?%| percent\b| per cent\b)", re.IGNORECASE)
 
 
@@ -62,10 +66,7 @@ def meant(quote: str) -> frozenset[str]:
     found = set(filter(None, map(_written, _MEANT.finditer(quote))))
     found |= {f"{n}⁄{d}" for n, d in _IN_DIGITS.findall(quote)}
     found |= {f"{before or after}×" for before, after in _TIMES_IN_DIGITS.findall(quote)}
-    shares = {
-        100 * n // d: f"{n}⁄{d}" for d in range(10, 1, -1) for n in range(1, d) if not 100 * n % d
-    }
-    found |= {shares[int(percent)] for percent in _PERCENT.findall(quote) if int(percent) in shares}
+    found |= {_OF_PERCENT[of] for of in map(int, _PERCENT.findall(quote)) if of in _OF_PERCENT}
     return frozenset(found)
 
 

@@ -39,7 +39,7 @@ from daemon.sources.pages import PageReader
 from daemon.sources.search import Search
 from ledger import audit
 from ledger.database import Database, sqlite_path
-from ledger.errors import BooksWrong, StorageError, storage_error
+from ledger.errors import StorageError, storage_error
 from publishers.outbox import Outbox
 from publishers.plugin import Surroundings
 from publishers.port import Publisher
@@ -177,9 +177,7 @@ def opened_database(location: Location) -> Iterator[Database]:
                 stack.enter_context(process_lock(database.path))
             migrations.upgrade(database)
             with database.read() as tx:
-                report = audit.check(tx)
-            if not report.ok:
-                raise BooksWrong(report.problems)
+                audit.require(tx)
             yield database
     finally:
         database.close()

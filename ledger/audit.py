@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from ledger.chain import GENESIS, SEALED, SEALED_LATER, seal
 from ledger.database import file_problems, is_schema_error
-from ledger.errors import UnknownAccount
+from ledger.errors import BooksWrong, UnknownAccount
 from ledger.posting import HOUR_CHARS, accounts, open_holds, totals
 from ledger.rules import TREASURY, AccountKind, Action, Code, Totals, kind_of, movement
 
@@ -64,6 +64,18 @@ def check(tx: Connection) -> Report:
             raise
         report.note(f"its rows could not be read to the end: {error.__class__.__name__}: {error}")
     return report
+
+
+def require(tx: Connection) -> None:
+    """
+    Let pass only books that balance.
+
+    Raises:
+        BooksWrong: with every problem that `check` found.
+    """
+    report = check(tx)
+    if not report.ok:
+        raise BooksWrong(report.problems)
 
 
 def glance(tx: Connection) -> list[str]:

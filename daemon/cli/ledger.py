@@ -13,7 +13,6 @@ from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
 from daemon.inference import attempts
 from ledger import audit, export, store
-from ledger.errors import BooksWrong
 from ledger.money import MicroCredits
 from ledger.rules import is_member
 
@@ -150,9 +149,7 @@ def _sound(context: Context) -> Iterator[Database]:
     """
     with context.database() as database:
         with database.read() as tx:
-            report = audit.check(tx)
-        if not report.ok:
-            raise BooksWrong(report.problems)
+            audit.require(tx)
         yield database
 
 

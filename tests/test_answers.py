@@ -83,6 +83,26 @@ def test_an_article_with_code_in_it_is_never_cut_at_its_own_fence(kind: str) -> 
     assert draft.title == "On sluices"
 
 
+@pytest.mark.parametrize("kind", [kind for kind in CODE if "comma" not in kind])
+def test_what_a_model_says_behind_a_whole_article_does_not_spoil_it(kind: str) -> None:
+    draft = parse(f"{CODE[kind]}\n\nLet me know what to change.", Draft, whole=True)
+    assert draft.markdown == MARKDOWN
+
+
+@pytest.mark.parametrize("kind", ["escaped", "bare newlines"])
+def test_half_an_article_is_not_mended(kind: str) -> None:
+    """Wherever it was cut, behind a bracket of its own code, too."""
+    text = CODE[kind]
+    for length in range(len(text)):
+        for end in ("", "\n\nLet me know what to change."):
+            with pytest.raises(InvalidAnswer):
+                parse(text[:length] + end, Draft, whole=True)
+
+
+def test_a_whole_article_with_a_slip_is_mended() -> None:
+    assert parse(CODE["a comma too many"], Draft, whole=True).markdown == MARKDOWN
+
+
 @pytest.mark.parametrize("text", [None, "", " \n\t"])
 def test_an_empty_answer_is_called_empty(text: str | None) -> None:
     with pytest.raises(InvalidAnswer, match="empty"):

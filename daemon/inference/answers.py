@@ -18,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 T = TypeVar("T", bound=BaseModel)
 
 _REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
+# Of the whole document, and not of code within it.
+_END = re.compile(r"(?<!\\)[\"\]]\s*,?\s*\}[\s`]*\Z")
 # Places where the document may begin; later ones are inside it.
 STARTS_MAX = 20
 
@@ -40,12 +42,12 @@ def parse(text: str | None, schema: type[T], *, cut: bool = False, whole: bool =
     if not text or not text.strip():
         raise InvalidAnswer("the answer is empty")
     try:
-        document = _document(text, schema)
+        document, is_mended = _document(text, schema)
     except RecursionError:
         raise InvalidAnswer("the answer is not a JSON object: nested too deep") from None
     if not isinstance(document, dict):
         raise InvalidAnswer("the answer is not a JSON object")
-    if whole and not re.search(r"\}[\s`]*$", text):
+    if whole and is_mended and not _END.search(text):
         raise InvalidAnswer("the answer ends before it is complete; answer it whole")
     try:
         return schema.model_validate(document)
@@ -72,13 +74,13 @@ def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
     return document
 
 
-def _document(text: str, schema: type[BaseModel]) -> Any:
-    """The JSON in an answer: alone, in a fence or amid prose; mended only where nothing parses."""
+def _document(text: str, schema: type[BaseModel]) -> tuple[Any, bool]:
+    """The JSON in an answer: alone, in a fence or amid prose; whether it had to be mended."""
     # strict=False lets raw newlines and tabs stand inside strings.
     decoder = json.JSONDecoder(strict=False)
     text = _REASONING.sub("", text)
     try:
-        return decoder.decode(text)
+        return decoder.decode(text), False
     except ValueError:
         starts = [match.start() for match in re.finditer(r"\{", text)][:STARTS_MAX]
     for start in starts:
@@ -88,9 +90,9 @@ def _document(text: str, schema: type[BaseModel]) -> Any:
             continue
         # Prose may have braces of its own.
         if isinstance(found, dict) and found.keys() & schema.model_fields.keys():
-            return found
+            return found, False
     # 43 ms, and only for answers that need it.
     from json_repair import repair_json
 
     mended = (repair_json(text[start:], return_objects=True) for start in starts)
-    return next((found for found in mended if isinstance(found, dict)), None)
+    return next((found for found in mended if isinstance(found, dict)), None), True

@@ -7,6 +7,7 @@ at the end. Whatever goes wrong before, the backup that was there stays as it wa
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -218,5 +219,9 @@ def _flush(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Network shares and FUSE may have no such thing.
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
     finally:
         os.close(descriptor)

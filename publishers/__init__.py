@@ -4,6 +4,7 @@ Destinations.
     port     what a destination is: Post in, Intent, Receipt out
     errors   Transient, Barred, Rejected, OutcomeUnknown
     clock    what a destination is told of time
+    disk     files that survive a power cut, on any mount
     outbox   Markdown, HTML and an Atom feed in a folder
     devto    Dev.to, draft first
     bluesky  Bluesky, through parts of its SDK

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from publishers.disk import flush_folder, set_mode
 from publishers.errors import Rejected, Transient, Withdrawn
 from publishers.port import Intent, Note, Post, Receipt
 
@@ -345,15 +346,7 @@ class Outbox:
 
     def _remove(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)
-        self._flush()
-
-    def _flush(self) -> None:
-        """Names are durable, and gone for good, only when their folder was flushed."""
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush_folder(self._folder)
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file in one step that survives a power cut."""
@@ -362,7 +355,7 @@ class Outbox:
         try:
             with temporary.open("wb") as file:
                 # Published means readable, by a web server too; the state folder above is private.
-                os.fchmod(file.fileno(), 0o644)
+                set_mode(file.fileno(), 0o644)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -370,7 +363,7 @@ class Outbox:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        self._flush()
+        flush_folder(self._folder)
 
     # What is written
 

@@ -168,6 +168,21 @@ def test_names_may_have_any_character(tmp_path: Path) -> None:
     assert names(folder) == [name]
 
 
+def test_a_share_that_flushes_no_folder_takes_a_backup(
+    book: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def flush(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    made = backup(book, tmp_path / "copy.db", at=NIGHT, verify=fine)
+    assert made.path.is_file()
+
+
 def test_a_copy_is_flushed_before_it_is_named_and_its_name_afterwards(
     book: Database, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

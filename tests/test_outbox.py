@@ -854,6 +854,29 @@ def test_a_disk_in_trouble_is_tried_again_later_and_the_operator_told_what_to_do
     assert at == steps(post)
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_share_that_knows_no_modes_and_flushes_no_folder_takes_articles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, post: Post, number: int
+) -> None:
+    fsync = os.fsync
+
+    def no_mode(descriptor: int, mode: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def no_folder(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fchmod", no_mode)
+    monkeypatch.setattr(os, "fsync", no_folder)
+    outbox = Outbox(tmp_path / "share")
+    receipt = asyncio.run(outbox.publish(outbox.intend(post), forgotten))
+    assert asyncio.run(outbox.find(outbox.intend(post))) == receipt
+    asyncio.run(outbox.withdraw(receipt, "a reason"))
+    assert set(files(tmp_path / "share")) == {"index.html", "feed.xml"}
+
+
 def test_a_folder_that_may_not_be_written_is_tried_again_later(tmp_path: Path) -> None:
     folder = tmp_path / "outbox"
     folder.mkdir(mode=0o555)

@@ -31,6 +31,7 @@ from publishers.bluesky.xrpc import (
     dumped,
 )
 from publishers.clock import Clock
+from publishers.disk import flush_folder
 from publishers.errors import Barred, PublisherError, Transient
 
 APP_PASSWORDS = "https://bsky.app/settings/app-passwords"
@@ -152,11 +153,7 @@ class SessionFile:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            flush_folder(self._path.parent)
         except OSError as error:
             raise Transient(
                 f"the Bluesky session cannot be kept in {self._path}: {error.strerror}; make room "

@@ -177,7 +177,13 @@ class Outbox:
         self._take_out(slug)
 
     def _refuse_elsewhere(self, slug: str, url: str | None) -> None:
-        """Where the address is that of a file in another folder, and the article is still there."""
+        """Where the article is still in another folder, as far as its address or this one tells."""
+        if (url or "").startswith("http") and not self._has_had(slug):
+            raise Transient(
+                f"{slug} is not in {self._folder}: name the folder that it is in with"
+                " PENSTOCK_OUTBOX_DIR; if it was removed by hand, empty"
+                f" {self._folder}/index.html"
+            )
         if not (url or "").startswith("file:"):
             return
         page = Path(unquote(urlsplit(url or "").path))
@@ -190,6 +196,18 @@ class Outbox:
                 f"it is in {page.parent}: name that folder in PENSTOCK_OUTBOX_DIR again, or move"
                 f" its files into {self._folder}"
             )
+
+    def _has_had(self, slug: str) -> bool:
+        """Whether an article is or was in this folder; an empty index says that all was."""
+        if any((self._folder / name).exists() for name in (f"{slug}.json", f".{slug}.withdrawn")):
+            return True
+        try:
+            index = (self._folder / "index.html").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Transient(_explain(error, self._folder, "read")) from error
+        return not index or f'"{slug}.html"' in index
 
     async def discard(self, intent: Intent) -> None:
         """Remove the files of an article that was being written when the process died."""

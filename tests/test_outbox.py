@@ -1033,6 +1033,22 @@ def test_an_article_in_the_folder_that_was_named_before_is_not_called_taken_back
     assert not (now / f"{SLUG}.html").exists()
 
 
+def test_an_article_of_a_site_that_is_in_another_folder_is_not_called_taken_back(
+    tmp_path: Path, post: Post
+) -> None:
+    before, now = (
+        Outbox(tmp_path / name, site_url="https://site.example") for name in ("before", "now")
+    )
+    receipt = asyncio.run(before.publish(before.intend(post), forgotten))
+    asyncio.run(now.publish(now.intend(replace(post, run="run-2", title="Another")), forgotten))
+    with pytest.raises(Transient, match="with PENSTOCK_OUTBOX_DIR"):
+        asyncio.run(now.withdraw(receipt, "a reason"))
+    asyncio.run(before.withdraw(receipt, "a reason"))
+    # Again, as after a crash, it is known to have been there.
+    asyncio.run(before.withdraw(receipt, "a reason"))
+    assert not (tmp_path / "before" / f"{SLUG}.html").exists()
+
+
 def test_why_it_was_taken_back_is_nowhere_in_a_folder_that_may_be_served(
     tmp_path: Path, post: Post
 ) -> None:

@@ -294,7 +294,7 @@ class Cycle:
                 if self._press.announces and row.approved_at is None:
                     await self._newsroom.announcement(steps, manuscript)
                 return manuscript
-        return await self._newsroom.digest(steps)
+        return await self._newsroom.digest(steps, row.topic)
 
     async def _become_digest(self, steps: Steps, reason: str) -> None:
         if not self._press.takes_digests:

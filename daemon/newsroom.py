@@ -91,7 +91,7 @@ class Newsroom:
             earlier = proof.earlier(tx, steps.run, about)
         return await self._write_and_edit(steps, evidence, plan, earlier)
 
-    async def digest(self, steps: Steps) -> Manuscript:
+    async def digest(self, steps: Steps, topic: str | None) -> Manuscript:
         """
         Make a digest from feed metadata.
 
@@ -101,14 +101,16 @@ class Newsroom:
         if (passed := self._passed(steps.run)) is not None:
             return passed
         locations = await self.reading.poll(steps)
-        await self.reading.gather(steps, locations)
+        relevant = await self.reading.gather(steps, locations, topic)
+        # What it does not speak of, its title does not name.
+        subject = (topic or next(iter(self.brief.niche), "")) if relevant else ""
         with self.books.read() as tx:
             items = [
                 item for row in archive.used(tx, steps.run) if digests.usable(item := _item(row))
             ]
         if len(items) < digests.ITEMS_MIN:
             raise Abstain(f"{len(items)} new entries are too few for a digest")
-        made = house.mended(digests.compose(items, self.brief, self.clock.now()))
+        made = house.mended(digests.compose(items, self.brief, self.clock.now(), subject))
         refusals = [finding for finding in self._inspect(steps.run, made) if finding.refuses]
         if refusals:
             raise Abstain(f"the desk refused the digest: {'; '.join(map(str, refusals))}")

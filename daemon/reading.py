@@ -123,9 +123,9 @@ class Reading:
 
         await self._take(steps, "scout", act)
 
-    async def gather(self, steps: Steps, locations: Sequence[str]) -> None:
+    async def gather(self, steps: Steps, locations: Sequence[str], topic: str | None) -> bool:
         """
-        Choose what a digest is made of.
+        Choose what a digest is made of; returns whether all of it is relevant.
 
         Raises:
             Abstain: nothing is new.
@@ -134,14 +134,16 @@ class Reading:
         async def act() -> Output:
             candidates = self._candidates(locations)
             gather = partial(
-                scout.gather, candidates, niche=self.niche, at=self.clock.now(),
+                scout.gather, candidates, niche=self.niche, topic=topic, at=self.clock.now(),
                 fresh_days=self.policy.fresh_days,
             )  # fmt: skip
             return asdict(gather(earlier=self._earlier(candidates, gather().scores)))
 
-        await self._take(steps, "gather", act)
+        chosen = await self._take(steps, "gather", act)
+        # An earlier version has not said so.
+        return bool(chosen.get("relevant", True))
 
-    async def _take(self, steps: Steps, name: str, act: Any) -> None:
+    async def _take(self, steps: Steps, name: str, act: Any) -> Output:
         """Choose entries and mark them used, in one transaction."""
 
         def use(tx: Connection, chosen: Output) -> None:
@@ -155,6 +157,7 @@ class Reading:
                 f"{chosen['reason']}; looked at what the feeds have of the last"
                 f" {self.policy.fresh_days} days"
             )
+        return chosen
 
     def _candidates(self, locations: Sequence[str]) -> list[scout.Candidate]:
         since = self.clock.now() - timedelta(days=self.policy.fresh_days)

@@ -344,10 +344,10 @@ def test_an_env_file_that_is_not_there_or_no_file_is_exit_2(tmp_path: Path) -> N
 @beside
 def test_a_file_fills_what_the_environment_lacks_and_no_more(tmp_path: Path) -> None:
     desk = digest_desk(tmp_path)
-    (tmp_path / ".env").write_text('PENSTOCK_NICHE="tide mills"\nPENSTOCK_MAX_POSTS_PER_DAY=0\n')
+    (tmp_path / ".env").write_text('PENSTOCK_NICHE="wall time"\nPENSTOCK_MAX_POSTS_PER_DAY=0\n')
     result = desk.once(settings={"PENSTOCK_MAX_POSTS_PER_DAY": "1"})
     assert result.code == DONE, result
-    assert result.json["title"].startswith("Tide mills")
+    assert result.json["title"].startswith("Wall time: ")
 
 
 @beside
@@ -515,6 +515,20 @@ def test_a_dry_run_shows_the_digest_and_publishes_nothing(tmp_path: Path) -> Non
     published = desk.once()
     assert published.code == DONE, published
     assert published.json["title"] == again.json["title"]
+
+
+@beside
+def test_a_topic_steers_a_digest_too(tmp_path: Path) -> None:
+    found = digest_desk(tmp_path, PENSTOCK_NICHE="small servers").once("--topic", "time")
+    assert found.code == DONE, found
+    assert found.json["title"].startswith("Time: five new reads, ")
+
+
+@beside
+def test_a_title_names_no_subject_that_its_links_do_not_speak_of(tmp_path: Path) -> None:
+    found = digest_desk(tmp_path, PENSTOCK_NICHE="hothouse roses").once()
+    assert found.code == DONE, found
+    assert found.json["title"].startswith("Eight new reads, ")
 
 
 @beside

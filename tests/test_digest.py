@@ -42,7 +42,7 @@ def items(count: int, like: DigestItem = ITEM) -> list[DigestItem]:
 
 
 def made(found: Sequence[DigestItem], brief: Brief = BRIEF) -> Manuscript:
-    return compose(found, brief, NOW)
+    return compose(found, brief, NOW, next(iter(brief.niche), ""))
 
 
 def refusals(found: Sequence[DigestItem], brief: Brief = BRIEF) -> list[str]:
@@ -90,8 +90,17 @@ def test_the_fewest_entries_a_digest_may_have_pass_the_desk_even_without_summari
 def test_without_a_niche_the_title_begins_with_the_count() -> None:
     manuscript = made(items(2), replace(BRIEF, niche=()))
     assert manuscript.title == "Two new reads, 17 November 2026"
-    assert house.mended(manuscript).tags
+    assert manuscript.tags == ("fail", "sluice")
+    assert made([ITEM], replace(BRIEF, niche=())).tags == ("digest",)
     assert refusals(items(2), replace(BRIEF, niche=())) == []
+
+
+@pytest.mark.parametrize("topic", ["sluice gates", "@ada and http://lure.evil.example", "[x](y)"])
+def test_a_digest_on_what_was_asked_for_says_so(topic: str) -> None:
+    title = compose(items(2), BRIEF, NOW, topic).title
+    assert title.endswith(": two new reads, 17 November 2026")
+    assert not {"@", "["} & set(title)
+    assert "http" not in title
 
 
 @pytest.mark.parametrize("niche", ["自托管", "самостоятельный хостинг", "c++"])

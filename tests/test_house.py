@@ -18,7 +18,6 @@ from daemon.crew.prompts import prompt
 from daemon.desk import house, layout
 from daemon.desk.evidence import Claim, Evidence
 from daemon.desk.house import Context, Manuscript, inspect, mended
-from daemon.desk.mending import tags_from
 from daemon.desk.rules.form import DESCRIPTION_MAX, TAGS_MAX
 from daemon.sources import text as plain_text
 from tests.corpora import ATTACKS, naughty_strings
@@ -1128,7 +1127,6 @@ def test_no_naughty_string_makes_a_rule_fail_or_hides_after_mending() -> None:
         repaired = mended(made)
         assert hidden_in(repaired) == []
         assert isinstance(inspect(repaired, CONTEXT), list)
-        assert isinstance(tags_from(text), tuple)
 
 
 # Mending
@@ -1205,11 +1203,6 @@ def test_tags_are_letters_and_digits_and_at_most_four(
     tags: Sequence[str], expected: tuple[str, ...]
 ) -> None:
     assert mended(Manuscript("", "", tuple(tags), "")).tags == expected
-
-
-def test_tags_come_from_a_text_where_nobody_gave_any() -> None:
-    assert tags_from("Two valves and the reservoir, 日本 42") == ("reservoir", "valve", "two")
-    assert tags_from("") == ()
 
 
 def test_what_is_no_citation_beside_one_in_brackets_is_left_alone() -> None:

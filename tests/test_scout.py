@@ -166,6 +166,7 @@ def test_a_digest_has_what_is_relevant_first_and_then_the_newest() -> None:
     chosen = gather(entries, niche=NICHE)
     assert names(chosen.urls) == ["most", "some", "rose", "tulip"]
     assert chosen.reason == "4 of 4 new entries, relevant ones first, then the newest"
+    assert not chosen.relevant
 
 
 def test_a_digest_with_enough_that_is_relevant_has_nothing_else() -> None:
@@ -173,6 +174,17 @@ def test_a_digest_with_enough_that_is_relevant_has_nothing_else() -> None:
     chosen = gather([*entries, entry("rose", "Roses")], niche=NICHE)
     assert sorted(names(chosen.urls)) == ["s0", "s1", "s2"]
     assert chosen.reason == "3 of 4 new entries, all of them relevant"
+    assert chosen.relevant
+
+
+def test_a_digest_on_a_topic_has_what_speaks_of_it() -> None:
+    entries = [
+        *(entry(f"s{n}", f"Server number {n}", hours=n) for n in range(3)),
+        *(entry(f"r{n}", f"Roses, part {n}", hours=9 + n) for n in range(3)),
+    ]
+    chosen = gather(entries, niche=NICHE, topic="roses")
+    assert sorted(names(chosen.urls)) == ["r0", "r1", "r2"]
+    assert chosen.relevant
 
 
 def test_a_digest_has_a_story_once() -> None:

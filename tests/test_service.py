@@ -120,11 +120,11 @@ def twice_broken(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> list[float]
     tried: list[float] = []
     digest = Newsroom.digest
 
-    async def broken(self: Newsroom, steps: Any) -> Any:
+    async def broken(self: Newsroom, steps: Any, topic: str | None) -> Any:
         tried.append(daemon.time.loop.time())
         if len(tried) < 3:
             raise OSError("not now")
-        return await digest(self, steps)
+        return await digest(self, steps, topic)
 
     monkeypatch.setattr(Newsroom, "digest", broken)
     return tried

@@ -7,6 +7,7 @@ The last rung of every ladder. Excerpts are the publishers' own words, short eno
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +18,11 @@ from daemon.desk.house import BODY_RULES, Context, Manuscript, mended
 from daemon.desk.layout import day, inert, target
 from daemon.desk.lures import contacts_in, domains_in, hosts, leads_away
 from daemon.desk.markdown import addresses_in
-from daemon.desk.mending import plain_tags, tags_from, without_addresses, without_mentions
+from daemon.desk.mending import plain_tags, without_addresses, without_mentions
 from daemon.desk.rules.grounds import FAIR_QUOTATION_WORDS
 from daemon.desk.rules.markup import head_is_plain, no_contacts
 from daemon.desk.rules.secrecy import looks_secret
-from daemon.sources.text import sentences, shortened
+from daemon.sources.text import keywords, sentences, shortened
 
 ITEMS_MIN = 2
 # Leaves room in a title for the count and the dates.
@@ -62,12 +63,17 @@ def usable(item: DigestItem) -> bool:
     return not any(found.refuses for rule in rules for found in rule(alone, context))
 
 
-def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscript:
-    """Write the digest, newest entry first."""
+def compose(items: Sequence[DigestItem], brief: Brief, at: datetime, subject: str) -> Manuscript:
+    """
+    Write the digest, newest entry first.
+
+    Args:
+        subject: what all of it is about; "" where nobody can say.
+    """
     newest = sorted(items, key=lambda item: item.at, reverse=True)
     feeds = list(dict.fromkeys(item.feed for item in newest))
     span = _span(newest[-1].at, newest[0].at)
-    subject = shortened(brief.niche[0], SUBJECT_MAX) if brief.niche else ""
+    subject = shortened(_plain(subject), SUBJECT_MAX)
     number = _COUNTS[len(items)] if len(items) < len(_COUNTS) else str(len(items))
     counted = f"{number} new read{'s' if len(items) != 1 else ''}"
     title = f"{_capital(subject)}: {counted}" if subject else _capital(counted)
@@ -82,9 +88,16 @@ def compose(items: Sequence[DigestItem], brief: Brief, at: datetime) -> Manuscri
     return Manuscript(
         title=f"{title}, {span}",
         description=description,
-        tags=plain_tags(brief.niche) or tags_from(f"{title} {span}"),
+        tags=plain_tags(brief.niche) or plain_tags(_shared_words(newest)) or ("digest",),
         markdown="\n\n".join([opening, *(_section(item) for item in newest)]),
     )
+
+
+def _shared_words(items: Sequence[DigestItem]) -> list[str]:
+    """Words that most titles have, those of one alone left out."""
+    counted = Counter(word for item in items for word in keywords(item.title))
+    shared = [word for word, count in counted.items() if count > 1 and word.isalpha()]
+    return sorted(shared, key=lambda word: (-counted[word], word))
 
 
 def _section(item: DigestItem) -> str:

@@ -117,11 +117,17 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The entries of a run, the lead first, why, and the scores of the best, the chosen first."""
+    """
+    The entries of a run, the lead first, why, and the scores of the best, the chosen first.
+
+    Args:
+        relevant: whether each of them speaks of what was looked for.
+    """
 
     urls: tuple[str, ...]
     reason: str
     scores: dict[str, Score]
+    relevant: bool = False
 
 
 def choose(
@@ -166,13 +172,16 @@ def choose(
         if relevant
         else f"no entry speaks of {about}, so the newest leads: “{lead.title}”"
     )
-    return Selection(tuple(c.url for c in chosen), reason, look.shown(chosen))
+    return Selection(
+        tuple(c.url for c in chosen), reason, look.shown(chosen), look.are_relevant(chosen)
+    )
 
 
 def gather(
     candidates: Sequence[Candidate],
     *,
     niche: Iterable[str],
+    topic: str | None = None,
     at: datetime | None = None,
     fresh_days: float = 30,
     earlier: Mapping[str, Sequence[Earlier]] | None = None,
@@ -181,10 +190,13 @@ def gather(
     Pick the entries of a digest: each story once, and not all of one feed.
 
     Where enough is relevant there is nothing else in it; else the newest fill it.
+
+    Args:
+        niche, topic: as `choose` has them.
     """
     if not candidates:
         return Selection((), "no entry is new", {})
-    look = _Look.at(candidates, _phrases(niche, None), at, fresh_days, earlier or {}, ())
+    look = _Look.at(candidates, _phrases(niche, topic), at, fresh_days, earlier or {}, ())
     relevant = look.each_story_once([c for c in look.ranked if look.is_relevant(c)])
     enough = len(relevant) >= DIGEST_ENOUGH
     fit = relevant if enough else look.each_story_once([*relevant, *look.newest_first()])
@@ -194,6 +206,7 @@ def gather(
         f"{len(chosen)} of {len(candidates)} new entries, "
         + ("all of them relevant" if enough else "relevant ones first, then the newest"),
         look.shown(chosen),
+        look.are_relevant(chosen),
     )
 
 
@@ -245,6 +258,9 @@ class _Look:
 
     def is_relevant(self, candidate: Candidate) -> bool:
         return self.scores[candidate.url].relevance >= RELEVANT_MIN
+
+    def are_relevant(self, candidates: Sequence[Candidate]) -> bool:
+        return bool(candidates) and all(map(self.is_relevant, candidates))
 
     def newest_first(self) -> list[Candidate]:
         return sorted(self.ranked, key=lambda c: (c.at, c.url), reverse=True)

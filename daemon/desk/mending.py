@@ -11,7 +11,7 @@ from daemon.desk.evidence import alike
 from daemon.desk.manuscript import Manuscript
 from daemon.desk.markdown import CITATION, EMAIL, PAGES, addresses_in
 from daemon.desk.rules.form import DESCRIPTION_MAX, TAG_MAX, TAGS_MAX
-from daemon.sources.text import keywords, shortened, without_hidden
+from daemon.sources.text import shortened, without_hidden
 
 # A run of @ is taken whole, from its first on; a single one behind a word is an address's.
 _MENTION = re.compile(r"(?<![A-Za-z0-9_@])@++(?=[\w-])|(?<=[A-Za-z0-9_])@@++(?=[\w-])")
@@ -80,12 +80,6 @@ def without_addresses(text: str) -> str:
 
 def _without_schemes(text: str) -> str:
     return re.sub(r"(?:(?:https?|ftp)://|\bwww\.)+", "", text, flags=re.IGNORECASE)
-
-
-def tags_from(text: str) -> tuple[str, ...]:
-    """Tags for a text that nobody tagged: its own keywords, the longer ones first."""
-    found = sorted(keywords(text), key=lambda word: (-len(word), word))
-    return plain_tags([word for word in found if word.isascii() and word.isalpha()])
 
 
 def _visible(text: str) -> str:

@@ -7,6 +7,7 @@ Every setting, side by side: name, default, meaning, and how its text is read.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ RATES_DEFAULT = (
     "bluesky.repost=0.005,bluesky.reply=0.005,bluesky.quote=0.005"
 )
 _RATE_NAMES = tuple(item.partition("=")[0] for item in RATES_DEFAULT.split(","))
+# Linux takes 255 and 4,095; a log of a database has a longer name, a file of a folder a longer path.
+NAME_BYTES_MAX, PATH_BYTES_MAX = 240, 3_800
+TOO_LONG = "the path is too long for a file system; name a shorter one"
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):([0-9]{1,5})")
 
 
@@ -58,15 +62,26 @@ def is_misspelt(name: str, known: Iterable[str]) -> bool:
     return bool(difflib.get_close_matches(typed, ours, n=1, cutoff=0.9))
 
 
+def is_too_long(path: Path) -> bool:
+    """Whether no file system takes it, with what will stand in it or beside it."""
+    names = (len(os.fsencode(part)) for part in path.parts)
+    return max(names, default=0) > NAME_BYTES_MAX or len(os.fsencode(path)) > PATH_BYTES_MAX
+
+
 def _folder(value: str) -> Path | None:
+    if not value:
+        return None
     try:
-        return Path(value).expanduser().absolute() if value else None
+        path = Path(value).expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(str(error)) from None
     except FileNotFoundError:
         raise ValueError(
             "the working directory is gone; a path that begins with / is needed"
         ) from None
+    if is_too_long(path):
+        raise ValueError(TOO_LONG)
+    return path
 
 
 def _amount(value: str) -> MicroCredits:

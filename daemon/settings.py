@@ -24,7 +24,15 @@ from daemon.governor import Policy
 from daemon.inference.ladder import Ladder, Role, Rung
 from daemon.inference.port import Endpoint, ModelOptions, UsageApi
 from daemon.inference.prices import PriceBook, UnknownPrice
-from daemon.options import OPTIONS, Option, did_you_mean, is_loopback, is_misspelt
+from daemon.options import (
+    OPTIONS,
+    TOO_LONG,
+    Option,
+    did_you_mean,
+    is_loopback,
+    is_misspelt,
+    is_too_long,
+)
 from daemon.options import url as parse_url
 from daemon.secret import Secret
 from daemon.sources.policy import FeedPolicy, FetchPolicy
@@ -291,9 +299,12 @@ def locate(env: Mapping[str, str]) -> Location:
         )
     url = env.get("PENSTOCK_DATABASE_URL", "").strip() or _sqlite_url(path / DATABASE_NAME)
     try:
-        sqlite_path(url)
+        database = sqlite_path(url)
     except ValueError as error:
         raise SettingsError([Problem("PENSTOCK_DATABASE_URL", str(error))]) from None
+    for name, place in (("PENSTOCK_STATE_DIR", path), ("PENSTOCK_DATABASE_URL", database)):
+        if is_too_long(place):
+            raise SettingsError([Problem(name, TOO_LONG)])
     return Location(path, url)
 
 

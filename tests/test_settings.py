@@ -658,6 +658,26 @@ def test_a_place_that_is_no_utf_8_is_none(name: str, told: str) -> None:
         locate({name: os.fsdecode(b"/srv/\xff")})
 
 
+@pytest.mark.parametrize("path", ["/srv/" + "a" * 241, "/srv" + "/abcdefghi" * 380])
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("PENSTOCK_STATE_DIR", ""), ("PENSTOCK_DATABASE_URL", "sqlite:///")]
+)
+def test_a_place_that_no_file_system_takes_is_none(name: str, prefix: str, path: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: the path is too long"):
+        locate({"HOME": "/srv", name: prefix + path})
+    assert "too long" in problem("PENSTOCK_OUTBOX_DIR", path)
+
+
+@pytest.mark.parametrize("depth", [1, 15])
+def test_a_place_as_long_as_may_be_holds_a_state(tmp_path: Path, depth: int) -> None:
+    """With all that is put into it."""
+    folder = tmp_path.joinpath(*["b" * 240] * depth)
+    assert locate({"PENSTOCK_STATE_DIR": str(folder)}).state_dir == folder
+    (folder / "outbox").mkdir(parents=True)
+    (folder / "outbox" / f".2026-11-23-{'t' * 60}-10.json.4194304.part").touch()
+    (folder / f"{'d' * 240}-journal").touch()
+
+
 def test_a_file_that_cannot_be_looked_for_counts_as_none(nowhere: Path) -> None:
     (nowhere / ".env").write_text("A=work\n")
     settings.ETC_ENV_FILE.parent.mkdir()

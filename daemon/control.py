@@ -61,10 +61,17 @@ class Gate:
             raise Paused(reason)
 
 
-def pause(tx: Connection, *, reason: str | None, at: datetime) -> None:
-    """Let no new model request and no new publication start."""
+def pause(tx: Connection, *, reason: str | None, at: datetime) -> str | None:
+    """
+    Let no new model request and no new publication start.
+
+    Returns the reason that stands: where none is given, that of a pause which stood before.
+    """
+    before = tx.execute(_PAUSED).one_or_none()
+    stands = reason or (before.value if before is not None else None)
     resume(tx)
-    tx.execute(_control.insert().values(key=PAUSE, value=reason, at=at))
+    tx.execute(_control.insert().values(key=PAUSE, value=stands, at=at))
+    return stands
 
 
 def resume(tx: Connection) -> None:

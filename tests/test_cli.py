@@ -630,6 +630,8 @@ def test_a_pause_stops_the_next_run_and_resume_lifts_it(tmp_path: Path) -> None:
     assert stopped.code == PAUSED
     assert "moving house" in stopped.json["reason"]
     assert desk.read("status")["paused"] is True
+    again = desk.run("pause", "--json")
+    assert again.json == {"paused": True, "reason": "moving house"}
     assert desk.run("resume").code == DONE
     assert desk.once().code == DONE
 

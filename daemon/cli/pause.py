@@ -13,8 +13,13 @@ def pause(args: Namespace) -> int:
     """Let no new model request and no new publication start, until `resume`."""
     context = Context(args)
     with context.database() as database, database.write() as tx:
-        control.pause(tx, reason=args.reason, at=context.clock.now())
-    context.show({"paused": True, "reason": args.reason}, "paused; `penstock resume` lifts it")
+        reason = control.pause(tx, reason=args.reason, at=context.clock.now())
+    said = (
+        "paused; `penstock resume` lifts it"
+        if reason is None
+        else f"paused: {reason}; `penstock resume` lifts it"
+    )
+    context.show({"paused": True, "reason": reason}, said)
     return Exit.DONE
 
 

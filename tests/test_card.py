@@ -227,6 +227,12 @@ def test_han_breaks_anywhere_but_not_before_a_full_stop() -> None:
     assert "Rust " in pieces
 
 
+def test_a_line_ends_after_a_dash_but_within_no_number() -> None:
+    assert card._pieces("self-hosting, 2–18 May 2026/27 – all") == [
+        "self-", "hosting, ", "2–18 ", "May ", "2026/27 – ", "all",
+    ]  # fmt: skip
+
+
 def test_nothing_is_loaded_before_a_card_is_drawn() -> None:
     code = "import sys, json, daemon.desk.card; print(json.dumps('PIL' in sys.modules))"
     shown = subprocess.run(

@@ -74,6 +74,7 @@ _LACKING = "\U0010ffff"
 _WIDE = re.compile(
     "[\u3001-\u30ff\uff01-\uff60\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+_SPAN = re.compile(r"\d[-–/]\Z")
 _NOT_FIRST = frozenset(
     "、。，．・：；！？）」』】〕》〉ー々ぁぃぅぇぉっゃゅょァィゥェォッャュョ,.;:!?)"
 )
@@ -355,8 +356,12 @@ def _pieces(text: str) -> list[str]:
     pieces: list[str] = []
     for cluster in _clusters(text):
         joins = pieces and not (
-            # A dash between spaces ends a line and does not begin one.
-            (pieces[-1].endswith((" ", "-", "–", "—", "/")) and cluster not in "–— ")
+            # A dash between spaces ends a line and does not begin one; 2–18 is one number.
+            (
+                pieces[-1].endswith((" ", "-", "–", "—", "/"))
+                and cluster not in "–— "
+                and not (cluster.isdigit() and _SPAN.search(pieces[-1]))
+            )
             or (cluster not in _NOT_FIRST and cluster != " " and _breaks(pieces[-1][-1], cluster))
         )
         if joins:

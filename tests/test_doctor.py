@@ -491,6 +491,15 @@ def test_options_of_a_model_that_is_on_no_ladder_are_told(tmp_path: Path) -> Non
     assert found.code == 0
 
 
+@pytest.mark.parametrize("language", ["German", "en_US", "de, please"])
+def test_a_language_that_is_no_tag_is_told(tmp_path: Path, language: str) -> None:
+    machine_of(tmp_path)
+    found = look(tmp_path, WELL | {"PENSTOCK_LANGUAGE": language})
+    warned = [f.message for f in found.of("settings") if f.state is State.WARN]
+    assert warned == [f"PENSTOCK_LANGUAGE: {language!r} is no BCP 47 tag"]
+    assert found.code == 0
+
+
 def test_as_root_a_key_is_read_as_the_owner_of_the_state_reads_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

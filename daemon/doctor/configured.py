@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from daemon.inference.ladder import Rung
 from daemon.inference.prices import UnknownPrice
 from daemon.options import did_you_mean
 from daemon.settings import is_file
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8})*")
 
 
 def settings(patient: Patient) -> Findings:
@@ -31,7 +34,7 @@ def settings(patient: Patient) -> Findings:
     ]
     source = patient.env_file or "the environment alone"
     found = found or [ok("settings", f"read from {source}: all of them make sense")]
-    return [*found, *_idle_options(patient)]
+    return [*found, *_idle_options(patient), *_odd_language(patient)]
 
 
 def _idle_options(patient: Patient) -> Iterator[Finding]:
@@ -45,6 +48,15 @@ def _idle_options(patient: Patient) -> Iterator[Finding]:
         if name not in known:
             said = f"PENSTOCK_MODEL_OPTIONS: {name} is on no ladder{did_you_mean(name, known)}"
             yield warn("settings", said, "correct its name, or take it out: it changes nothing")
+
+
+def _odd_language(patient: Patient) -> Iterator[Finding]:
+    """The writer understands a name, too; browsers, Bluesky and search engines do not."""
+    chosen = patient.settings
+    if chosen is not None and not _LANGUAGE.fullmatch(chosen.brief.language):
+        said = f"PENSTOCK_LANGUAGE: {chosen.brief.language!r} is no BCP 47 tag"
+        remedy = "put one there, such as en, de or pt-BR: readers and platforms go by it"
+        yield warn("settings", said, remedy)
 
 
 def limits(patient: Patient) -> Findings:

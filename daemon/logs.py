@@ -174,13 +174,23 @@ _TOKENS = re.compile(
 )
 
 
-class _Form:
-    """One way in which a secret may be written: its characters, each in any of its spellings."""
+# Of an address: how it is reached, and at whose.
+_PUBLIC = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/?#@\s]*(?=[/?#])[/?#]?)?", re.IGNORECASE)
 
-    def __init__(self, nodes: Sequence[str]) -> None:
+
+class _Form:
+    """
+    One way in which a secret may be written: its characters, each in any of its spellings.
+
+    Args:
+        open_to_all: so many of the first are no secret, and tell it from nothing.
+    """
+
+    def __init__(self, nodes: Sequence[str], open_to_all: int = 0) -> None:
         # Half of a key cannot be guessed to the whole of it. A file of keys is known by its first
         # line, so that it costs no more than another.
-        head = min(len(nodes), max(8, min(-(-len(nodes) // 2), HEAD_MAX)))
+        half = -(-(len(nodes) - open_to_all) // 2)
+        head = min(len(nodes), open_to_all + max(8, min(half, HEAD_MAX)))
         self._head = _compiled("".join(nodes[:head]))
         self._nodes, self._rest = nodes, nodes[head:]
         # The longest spelling there is reason to expect: twice escaped, as in \\\\u0041.
@@ -212,15 +222,20 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _forms(secret: str) -> Iterator[_Form]:
     raw = secret.encode(errors="surrogatepass")
-    yield _Form(_spelt(secret))
+    # Else a short webhook would black out every address that begins as it does.
+    found = _PUBLIC.match(secret)
+    start = len(found[0]) if found else 0
+    yield _Form(_spelt(secret), start)
     if secret != secret[::-1]:
         yield _Form(_spelt(secret[::-1]))
-    yield _Form([f"{'[:-]?' if place else ''}{byte:02x}" for place, byte in enumerate(raw)])
-    yield _Form(_coded(base64.b32encode(raw).rstrip(b"=")))
+    yield _Form([f"{'[:-]?' if place else ''}{byte:02x}" for place, byte in enumerate(raw)], start)
+    yield _Form(_coded(base64.b32encode(raw).rstrip(b"=")), start * 8 // 5)
     for offset in range(3):
         # What is the secret's alone, wherever it stands in a longer text.
         coded = base64.b64encode(b"\0" * offset + raw)
-        yield _Form(_coded(coded[-(-8 * offset // 6) : 8 * (offset + len(raw)) // 6]))
+        yield _Form(
+            _coded(coded[-(-8 * offset // 6) : 8 * (offset + len(raw)) // 6]), start * 4 // 3
+        )
 
 
 def _coded(text: bytes) -> list[str]:

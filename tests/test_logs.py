@@ -404,6 +404,23 @@ def test_a_secret_as_long_as_a_file_is_hidden_and_costs_little_where_it_is_not()
     assert Redactor([secret[:2000]])(f"({html.escape(secret[:2000])})") == "(***)"
 
 
+WEBHOOKS = (
+    "https://n.io/ab", "https://ntfy.sh/mytopic", "http://127.0.0.1:8099/hook",
+    "https://hooks.example/services/T0001/B0002/4f7d01c9aa",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("webhook", WEBHOOKS)
+def test_a_webhook_hides_no_other_address_that_begins_as_it_does(webhook: str) -> None:
+    host = webhook.partition("://")[2].partition("/")[0]
+    others = f"https://example.org/a http://127.0.0.1:80/x https://{host}/ {host} https://{host}"
+    redact = Redactor([webhook])
+    assert redact(others) == others
+    for said in (webhook, f"POST {webhook}: 503", webhook.encode().hex(), webhook[::-1]):
+        assert "***" in redact(said)
+        assert webhook.rpartition("/")[2] not in redact(said)
+
+
 def test_a_key_after_its_own_first_half_is_hidden() -> None:
     assert Redactor(["aaaaaaaaXYZQRSTU"])(f"a{'a' * 8}XYZQRSTU.") == "a***."
 

@@ -115,6 +115,14 @@ def expire_drafts(tx: Connection, at: datetime) -> list[str]:
     return expired
 
 
+def approve(tx: Connection, run: str, at: datetime) -> None:
+    """Let a draft go out with the next free day."""
+    journal.change_run(tx, run, state=RunState.PARKED, approved_at=at, reason="approved")
+    alerts.clear(tx, Kind.APPROVAL, run, at=at)
+    sentence = "a person approved it"
+    journal.decide(tx, run=run, kind="approval", sentence=sentence, inputs={}, at=at)
+
+
 def let_go(
     tx: Connection, run: str, reason: str, at: datetime, inputs: Mapping[str, Any] | None = None
 ) -> None:

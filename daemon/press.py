@@ -627,6 +627,20 @@ class Press:
             self._sound(tx, Kind.REFUSED, row, said)
 
 
+def try_again(tx: Connection, rows: Sequence[Any], at: datetime) -> None:
+    """Let publications of a run that were given up be tried again: a person has seen to why."""
+    for row in rows:
+        journal.change_publication(
+            tx, row.run, row.platform, state=PublicationState.INTENDED, retry_at=None,
+            # An announcement has its day anew.
+            intended_at=row.intended_at if row.payload else at,
+        )  # fmt: skip
+        for kind in (Kind.REFUSED, Kind.LAPSED):
+            alerts.clear(tx, kind, f"{row.run}:{row.platform}", at=at)
+    sentence = f"a person has {', '.join(row.platform for row in rows)} tried again"
+    journal.decide(tx, run=rows[0].run, kind="retry", sentence=sentence, inputs={}, at=at)
+
+
 def _intended(publisher: Publisher, post: Post) -> Intent:
     """A destination's intent; an empty one, to be made later, where it cannot be made now."""
     try:

@@ -147,10 +147,6 @@ class _Own:
     closing: str = field(repr=False)
     counts: Mapping[str, int]
 
-    def is_of(self, run: str) -> bool:
-        """Whether its closing line carries the run's id, and no longer id that contains it."""
-        return _carries(self.closing, run)
-
     @property
     def receipt(self) -> Receipt:
         return Receipt(url=self.url, remote_id=str(self.id))
@@ -842,6 +838,7 @@ def _closing(markdown: str) -> str:
 
 
 def _carries(line: str, run: str) -> bool:
+    """Whether a closing line has the run's id, and no longer id that contains it."""
     return re.search(rf"(?<![\w-]){re.escape(run)}(?![\w-])", line) is not None
 
 
@@ -861,7 +858,7 @@ def _is_at(seen: _Own | None, receipt: Receipt) -> bool:
 def _of_run(own: Mapping[int, _Own], run: str) -> list[_Own]:
     """A run's articles, what is public before what is not, the older before the younger."""
     return sorted(
-        (seen for seen in own.values() if seen.is_of(run)),
+        (seen for seen in own.values() if _carries(seen.closing, run)),
         key=lambda seen: (not seen.published, seen.id),
     )
 

@@ -110,7 +110,7 @@ def test_what_was_never_out_shows_why(database: Database) -> None:
         [post] = listed(tx)
     assert (post["state"], post["published_at"], post["error"]) == ("failed", None, "no such tag")
     assert (post["metrics"], post["earned"], post["cost"]) == ({}, ZERO, ZERO)
-    assert "no such tag" in human([post])
+    assert "no such tag" in human([post], "none")
 
 
 def test_what_a_person_took_back_is_no_longer_earned(database: Database) -> None:
@@ -167,7 +167,7 @@ def test_a_person_sees_a_run_s_cost_once_and_what_was_forfeited(database: Databa
         publish(tx, "a", "bluesky", "devto", title="Of " + "very " * 20 + "much")
         read(tx, "a", "devto", forfeited=400, view=12)
         spend(tx, "a", 11_000)
-        told = human(listed(tx)).splitlines()
+        told = human(listed(tx), "none").splitlines()
     assert told[0].split("  ")[0] == "published"
     assert "run cost" in told[0]
     assert ["0.011000" in line for line in told[2:4]] == [True, False]
@@ -181,7 +181,7 @@ def test_a_person_sees_a_run_s_cost_once_and_what_was_forfeited(database: Databa
 def test_of_what_is_not_out_any_more_a_person_sees_why(database: Database) -> None:
     with database.write() as tx:
         publish(tx, "a", "devto", state=PublicationState.WITHDRAWN, error="gone at devto")
-        assert human(listed(tx)).endswith("gone at devto")
+        assert human(listed(tx), "none").endswith("gone at devto")
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_what_could_not_be_taken_back_yet_ends_as_what_it_is(
 
 
 def test_nothing_published_is_said() -> None:
-    assert human([]) == "nothing was published yet"
+    assert human([], "none since 2d") == "none since 2d"

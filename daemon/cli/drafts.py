@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon import alerts, control, drafts, journal, packaging
-from daemon.alerts import Kind
+from daemon import control, drafts, journal, packaging
 from daemon.cli import say, write_utf8
 from daemon.cli.context import Context, UsageError, moment, table
 from daemon.cli.exits import Exit
@@ -110,11 +109,7 @@ def approve(args: Namespace) -> int:
     now = context.clock.now()
     with context.database() as database, _fresh(context, database) as tx:
         row = _waiting(tx, args.run)
-        journal.change_run(tx, row.id, state=RunState.PARKED, approved_at=now, reason="approved")
-        alerts.clear(tx, Kind.APPROVAL, row.id, at=now)
-        journal.decide(
-            tx, run=row.id, kind="approval", sentence="a person approved it", inputs={}, at=now
-        )
+        drafts.approve(tx, row.id, now)
         pause = control.paused(tx)
     goes_out = "`penstock run` publishes it, or `penstock once`"
     if pause is not None:

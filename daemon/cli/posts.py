@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from daemon import alerts, journal
+from daemon import journal
 from daemon.cli.context import Context, UsageError, moment, publication_document, table
 from daemon.cli.exits import Exit
 from daemon.cli.runs import found_run
@@ -35,8 +35,10 @@ def list_posts(args: Namespace) -> int:
 
 def retry(args: Namespace) -> int:
     """Let what was given up be tried again, once a person has seen to the reason."""
+    # It brings along all that publishing needs.
+    from daemon import press
+
     context = Context(args)
-    now = context.clock.now()
     with context.database() as database, database.write() as tx:
         found_run(tx, args.run)
         rows = journal.publications(tx, run=args.run)
@@ -46,17 +48,8 @@ def retry(args: Namespace) -> int:
         if not again:
             states = ", ".join(f"{row.platform} {row.state}" for row in rows)
             raise UsageError(f"nothing of {args.run} was given up: {states or 'nothing is due'}")
-        for row in again:
-            journal.change_publication(
-                tx, row.run, row.platform, state=PublicationState.INTENDED, retry_at=None,
-                # An announcement has its day anew.
-                intended_at=row.intended_at if row.payload else now,
-            )  # fmt: skip
-            for kind in (alerts.Kind.REFUSED, alerts.Kind.LAPSED):
-                alerts.clear(tx, kind, f"{row.run}:{row.platform}", at=now)
-        names = ", ".join(row.platform for row in again)
-        sentence = f"a person has {names} tried again"
-        journal.decide(tx, run=args.run, kind="retry", sentence=sentence, inputs={}, at=now)
+        press.try_again(tx, again, context.clock.now())
+    names = ", ".join(row.platform for row in again)
     context.show(
         [publication_document(row) | {"state": PublicationState.INTENDED} for row in again],
         f"{names}: tried again within the hour by `penstock run`, else by the next `penstock once`",
@@ -136,8 +129,8 @@ def listed(
     ]  # fmt: skip
 
 
-def human(posts: Sequence[Mapping[str, Any]], empty: str = "nothing was published yet") -> str:
-    """A line for each; a run's cost stands beside the first of its publications."""
+def human(posts: Sequence[Mapping[str, Any]], empty: str) -> str:
+    """A line for each, or what is said of none; a run's cost stands beside its first one."""
     rows = []
     told: set[str] = set()
     for post in posts:

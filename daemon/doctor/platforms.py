@@ -9,15 +9,11 @@ one is shown to the service, and without one the password is tried at the first 
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import tempfile
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -102,8 +98,8 @@ async def bluesky(patient: Patient, outside: Outside) -> Findings:
         if (own := kept.tokens) is not None:
             patient.mask.add((own.access, own.refresh))
             in_the_clear = account.url.startswith("https:") and not own.pds.startswith("https:")
-            ends = _ends_at(own.access)
-            if not in_the_clear and (ends is None or ends > patient.at):
+            ended = own.ends_at is not None and own.ends_at <= patient.at
+            if not in_the_clear and not ended:
                 shown = await _shown(own.pds, own.handle, own.access, ask)
                 if shown is not None:
                     return [*found, shown]
@@ -171,16 +167,6 @@ def _not_tried(refusal: str, *, has_session: bool) -> Finding:
         return skipped("bluesky", f"{said}; it was not tried, since nothing may be written here")
     said = "the app password was not tried: logins are counted, and the first publication makes one"
     return skipped("bluesky", said)
-
-
-def _ends_at(token: str) -> datetime | None:
-    """When a token ends, as it says itself; None for one that does not say."""
-    try:
-        body = token.split(".")[1]
-        claims: Any = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        return datetime.fromtimestamp(int(claims["exp"]), UTC)
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None
 
 
 async def plugin(patient: Patient, name: str, outside: Outside) -> Findings:

@@ -63,7 +63,7 @@ def main() -> None:
     spare = [bytearray(SPARE_BYTES)]
     while spare and len(head := stream.read(REQUEST_HEAD.size)) == REQUEST_HEAD.size:
         header, body = (stream.read(length) for length in REQUEST_HEAD.unpack(head))
-        _allow_cpu(CPU_S_MAX)
+        _allow_cpu()
         said = _said(header, body, memory, spare)
         _say(connection, said or _TOO_MUCH)
 
@@ -115,10 +115,10 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _allow_cpu(seconds: int) -> None:
-    """So much computing from now on; who takes more is ended by the kernel."""
+def _allow_cpu() -> None:
+    """CPU_S_MAX of computing from now on; who takes more is ended by the kernel."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    limit = int(used.ru_utime + used.ru_stime) + 1 + CPU_S_MAX
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 

@@ -63,6 +63,16 @@ class Tokens:
     refresh: str = field(repr=False)
     pds: str
 
+    @property
+    def ends_at(self) -> datetime | None:
+        """When the access token ends, as it says itself; None for one that does not say."""
+        try:
+            body = self.access.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+            return datetime.fromtimestamp(int(claims["exp"]), UTC)
+        except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -219,7 +229,7 @@ class Account:
             await self._log_in()
             return
         self._use(self._kept.tokens)
-        ends = _ends_at(self._tokens.access)
+        ends = self._tokens.ends_at
         if ends is not None and ends - REFRESH_BEFORE <= self._clock.now():
             await self._refresh()
 
@@ -411,16 +421,6 @@ def _account_trouble(error: Refused) -> Barred | None:
             wait_s,
         )
     return None
-
-
-def _ends_at(token: str) -> datetime | None:
-    """When a token ends, as it says itself; None for one that does not say."""
-    try:
-        body = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        return datetime.fromtimestamp(int(claims["exp"]), UTC)
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None
 
 
 def _pds(document: object) -> str | None:

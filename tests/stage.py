@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -187,8 +189,10 @@ class Stage:
         assert booked.micro >= self.model.billed_micro
 
 
-def blog_pages() -> dict[str, Page | bytes | str]:
-    """Four pages and a feed, plain prose about one subject, made from a seed."""
+def blog_pages(
+    newest: datetime = datetime(2026, 11, 22, 8, tzinfo=UTC),
+) -> dict[str, Page | bytes | str]:
+    """Four pages of three days and a feed, plain prose about one subject, made from a seed."""
     pages: dict[str, Page | bytes | str] = {}
     items = []
     for number, topic in enumerate(TOPICS, start=1):
@@ -198,11 +202,11 @@ def blog_pages() -> dict[str, Page | bytes | str]:
             f"<html><head><title>The {topic} explained</title></head><body><article>"
             f"<h1>The {topic} explained</h1>{prose}</article></body></html>"
         )
+        at = newest - timedelta(days=2 - number % 3)
         items.append(
             f"<item><title>The {topic} explained</title><link>http://blog.test{path}</link>"
             f"<guid>http://blog.test{path}</guid><description>How the {topic} of SQLite works in"
-            f" running databases.</description><pubDate>{20 + number % 3} Nov 2026 08:00:00 GMT"
-            "</pubDate></item>"
+            f" running databases.</description><pubDate>{format_datetime(at)}</pubDate></item>"
         )
     pages["/feed.xml"] = (
         '<?xml version="1.0"?><rss version="2.0"><channel><title>Database Notes</title>'

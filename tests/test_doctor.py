@@ -271,8 +271,12 @@ def feed(*published: datetime) -> str:
 
 
 def machine_of(home: Path, deposit: str | None = "100") -> Desk:
-    """A machine with a database."""
-    return Desk(home).initialised(deposit)
+    """A machine with a database, of the time of these tests, whatever the time is here."""
+    desk = Desk(home).initialised(None)
+    if deposit is not None:
+        amount, at = MicroCredits.parse(deposit), NOW - timedelta(days=1)
+        write(desk, lambda tx: store.deposit(tx, amount=amount, ref="first", at=at))
+    return desk
 
 
 Tree = dict[str, tuple[int, int, int, int, str]]

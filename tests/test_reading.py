@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -379,7 +379,8 @@ def test_notes_that_no_source_bears_out_end_before_a_draft_is_paid_for(stage: Ma
 def test_over_a_socket_a_bad_page_costs_the_run_that_page(
     page: Page, why: str, tmp_path: Path
 ) -> None:
-    site = SiteDouble(pages=blog_pages(), rewrite=("http://blog.test", "{self}"))
+    # This life has the real clock, and old news are none.
+    site = SiteDouble(pages=blog_pages(datetime.now(UTC)), rewrite=("http://blog.test", "{self}"))
     site.pages[FIRST] = page
     with serve(site) as at:
         one = Stage(

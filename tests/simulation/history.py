@@ -20,7 +20,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,14 @@ import httpx
 from sqlalchemy import Connection, Row, func, select
 from sqlmodel import SQLModel
 
-from daemon import alerts, control, drafts, journal, settings
-from daemon.alerts import Kind
+from daemon import control, drafts, journal, press, settings
 from daemon.app import World as Outside
 from daemon.app import opened_database, opened_parts
 from daemon.cli.ledger import attempt_document
 from daemon.inference import attempts
-from daemon.journal import RunState
 from daemon.notify import Notifier
 from daemon.service import Ended, Service
+from daemon.sources import published
 from ledger import audit, export, store
 from ledger.database import Database
 from ledger.errors import StorageError
@@ -47,6 +46,7 @@ from tests.doubles.wire import InProcess
 from tests.platforms import Mortal
 from tests.simulation.judge import (
     AWAKE_WITHIN,
+    BY_HAND,
     Books,
     InForce,
     Lists,
@@ -62,6 +62,7 @@ from tests.simulation.world import (
     BLUESKY_SECRET,
     DEVTO_SECRET,
     NEWS_ADDRESS,
+    OTHER_SECRET,
     SECRET,
     Remembering,
     World,
@@ -117,9 +118,12 @@ def lived_by(seed: int, days: int) -> Told:
     return lived(drawn(seed, days))
 
 
-_alert, _decision, _publication, _transfer = (
-    SQLModel.metadata.tables[name] for name in ("alert", "decision", "publication", "transfer")
+_alert, _decision, _publication, _transfer, _span = (
+    SQLModel.metadata.tables[name]
+    for name in ("alert", "decision", "publication", "transfer", "uncompared")
 )
+_GIVEN_UP = select(_publication.c.run).where(_publication.c.state == "failed")
+_SPANS = select(_span.c.provider, func.max(_span.c.until_seq)).group_by(_span.c.provider)
 _UNSURE = select(_publication.c.run).where(_publication.c.state.in_(journal.OPEN)).limit(1)
 _ENTRIES = select(func.count()).where(_transfer.c.action != Action.VOID)
 
@@ -192,6 +196,8 @@ class History:
         self._loop = VirtualLoop()
         self.world = World(self._loop, plan.seed, plan.begins, folder)
         self.world.log.keep = keep_log
+        for name, api in plan.counters.items():
+            self.world.tell_usage(name, api)
         self._folder = folder
         self._env = _environment(plan, folder)
         self._settings = settings.load(self._env, at=self.world.wall())
@@ -213,6 +219,7 @@ class History:
         self._thief: sqlite3.Connection | None = None
         self._deposits = 0
         self._deposited: list[int] = []
+        self._edited: set[str] = set()
         self._older = False
         self._told_to_end = False
         self._over = False
@@ -419,19 +426,43 @@ class History:
             self._think_better()
 
     def _look_in(self) -> None:
-        """The operator approves what waits, most days."""
+        """The operator sees to what waits, most days: it goes out, mended or not, or is dropped."""
         if self._operator.random() < 0.3:
             return
-        now = self.world.wall()
+        now, word = self.world.wall(), self._operator.random()
+        edited: list[str] = []
 
-        def approve(tx: Connection) -> None:
+        def see_to(tx: Connection) -> None:
             for row in drafts.waiting(tx):
-                journal.change_run(
-                    tx, row.id, state=RunState.PARKED, approved_at=now, reason="approved"
-                )
-                alerts.clear(tx, Kind.APPROVAL, row.id, at=now)
+                if word < 0.15:
+                    drafts.let_go(tx, row.id, "a person rejected it: dull", now)
+                    continue
+                if word < 0.5 and self._edited_draft(tx, row.id, now):
+                    edited.append(row.id)
+                drafts.approve(tx, row.id, now)
 
-        self._operate(approve)
+        if self._operate(see_to):
+            self._edited.update(edited)
+        if word < 0.6:
+            self._operate(lambda tx: _try_again(tx, now))
+
+    def _edited_draft(self, tx: Connection, run: str, now: datetime) -> bool:
+        """Whether its description could be mended, by what `drafts edit` does."""
+        before, brief = drafts.kept(tx, run), self._settings.brief
+        manuscript = before.manuscript
+        typed = replace(manuscript, description=f"{BY_HAND} {manuscript.description}")
+        found = drafts.inspect(
+            tx, run, replace(before, manuscript=typed), brief, self._settings.secrets()
+        )
+        archived = published.article(tx, run)
+        assert archived is not None
+        try:
+            drafts.keep(
+                tx, run, found, instead_of=before, brief=brief, picture=archived.card, at=now
+            )
+        except drafts.Frozen:
+            return False
+        return True
 
     def _think_better(self) -> None:
         """Now and then the operator takes one of the newest back, however far it has come."""
@@ -775,6 +806,7 @@ class History:
                 decisions=_documents(tx.execute(select(_decision).order_by(_decision.c.id))),
                 publications=_publications(tx),
                 alerts=_documents(tx.execute(select(_alert))),
+                uncompared=_uncompared(tx),
             )
 
     def _publications(self) -> list[dict[str, Any]]:
@@ -806,7 +838,10 @@ class History:
             peaks=world.peaks,
             pages=world.pages,
             overheard=world.overheard,
+            counters=self.plan.counters,
+            keys=world.keys,
             deposits=self._deposited,
+            edited=frozenset(self._edited),
             expected=self._expected,
         )
         return judge(lists, moments, books, self._chosen, world.secrets)
@@ -817,6 +852,23 @@ def _publications(tx: Connection) -> list[dict[str, Any]]:
     return [
         {**row._mapping, "waits_for_person": row.run in asked} for row in journal.publications(tx)
     ]
+
+
+def _try_again(tx: Connection, at: datetime) -> None:
+    """What was given up at some destination, of the runs that nobody took back."""
+    rows = tx.execute(_GIVEN_UP).all()
+    for run in dict.fromkeys(row.run for row in rows):
+        mine = journal.publications(tx, run=run)
+        if all(row.withdrawal is None for row in mine):
+            press.try_again(tx, [row for row in mine if row.state == "failed"], at)
+
+
+def _uncompared(tx: Connection) -> dict[str, int]:
+    """Of each provider, how many of the first entries no reading of its counter covers."""
+    found = {}
+    for provider, until in tx.execute(_SPANS):
+        found[provider] = tx.execute(_ENTRIES.where(_transfer.c.seq <= until)).scalar_one()
+    return found
 
 
 def _documents(rows: Iterable[Row[Any]]) -> list[dict[str, Any]]:
@@ -832,7 +884,7 @@ def _environment(plan: Plan, folder: Path) -> dict[str, str]:
         "PENSTOCK_PROVIDER_LLM_URL": "https://llm.test/v1",
         "PENSTOCK_PROVIDER_LLM_KEY": SECRET,
         "PENSTOCK_PROVIDER_OTHER_URL": "https://other.test/v1",
-        "PENSTOCK_PROVIDER_OTHER_KEY": SECRET,
+        "PENSTOCK_PROVIDER_OTHER_KEY": OTHER_SECRET,
         "PENSTOCK_PRICES": PRICES,
         "PENSTOCK_RATES": RATES,
         "PENSTOCK_EARN_DAILY_CAP": "0.5",

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
@@ -33,7 +33,13 @@ STANDS = ("approval", "silent")
 # What happened and is over is news for a week, and forgotten soon after.
 EVENTS = ("refused", "lapsed", "gone", "expired", "overrun")
 NEWS_FOR = timedelta(days=7, hours=2)
+# What decides is a person, so that it shows no daemon that is awake.
+BY_A_PERSON = ("approval", "edit", "retry")
+# How a person begins what they have mended.
+BY_HAND = "Looked at by hand:"
 OWN = ("https://dev.to/penstock/", "https://notes.example")
+# Millionths in the unit in which a counter tells.
+UNIT_OF = {"openrouter": 0, "new-api": 2}
 _LINK = re.compile(r"https?://[^\s()\"'<>\]]+")
 # What stands before a citation, back to the one before it or the beginning of the line.
 _CITED = re.compile(r"(.*?)\[\[\d+\]\]\(([^)]+)\)")
@@ -43,6 +49,8 @@ AWAKE_WITHIN = timedelta(hours=2)
 OLDEST_SLOT = timedelta(hours=24)
 # What is not over is looked at hourly.
 LOOKED_AT_WITHIN = timedelta(hours=1)
+# From when an article is sent until it is shown: a draft is looked for, and made again.
+SENDING = timedelta(minutes=10)
 # Two readings of the daemon's clock may be off by so much in opposite ways.
 CLOCKS_APART = timedelta(seconds=2 * CLOCK_WRONG_MAX_S)
 
@@ -62,7 +70,10 @@ class Lists:
         peaks: the most that readers ever did, by platform, article or post, and unit of engagement.
         pages: of the sites, by their addresses.
         overheard: who was sent a key that was none of theirs, and which.
+        counters: which providers tell what a key has used, and how.
+        keys: how many keys each provider and platform gave out, one after another.
         deposits: micro-credits of each, where the command did not fail.
+        edited: runs whose description a person began anew with BY_HAND.
         expected: slots of the schedule at which nothing kept the daemon from doing something.
     """
 
@@ -75,13 +86,21 @@ class Lists:
     peaks: Mapping[tuple[str, str, str], int]
     pages: Mapping[str, str]
     overheard: Sequence[tuple[str, str]]
+    counters: Mapping[str, str]
+    keys: Mapping[str, int]
     deposits: Sequence[int]
+    edited: frozenset[str]
     expected: Sequence[datetime]
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What `ledger export`, `ledger attempts`, `runs list|show`, `posts list` and `alerts` say."""
+    """
+    What `ledger export`, `ledger attempts`, `runs list|show`, `posts list` and `alerts` say.
+
+    Args:
+        uncompared: of providers, how many of the first entries no reading of their counters covers.
+    """
 
     at: datetime
     problems: Sequence[str]
@@ -91,6 +110,7 @@ class Books:
     decisions: Sequence[Document]
     publications: Sequence[Document]
     alerts: Sequence[Document] = ()
+    uncompared: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +181,7 @@ def judge(
             *_lost_posts(lists, books),
             *_shown_again(lists, books),
             *_money(lists, books),
+            *_counted(lists, books),
             *_limits(books, settings),
             *_income(lists, books, settings),
             *_uncounted(moments, books),
@@ -169,6 +190,7 @@ def judge(
             *_without_evidence(lists),
             *(f"{who} was sent the key {key!r}" for who, key in lists.overheard),
             *_unapproved(books, settings),
+            *_unedited(lists, books),
             *_too_many(lists, books, settings),
             *_unresolved(moments, settings),
             *_asleep(lists, moments, books),
@@ -259,15 +281,18 @@ def _stays(lists: Lists, platform: str, name: str) -> bool:
 
 
 def _money(lists: Lists, books: Books) -> Iterator[str]:
-    billed = sum(micro for _, _, micro in lists.bill)
+    billed = sum(micro for provider, _, micro in lists.bill if provider not in lists.counters)
     of_attempt: Counter[str] = Counter()
     doubtful: defaultdict[str, list[int]] = defaultdict(list)
-    for entry in books.entries:
-        if entry["state"] == "posted" and str(entry["debit"]).startswith("inference:"):
-            of_attempt[entry["attempt"]] += _micro(entry["amount"])
-            if entry["code"] == "uncertain":
-                doubtful[entry["debit"]].append(_micro(entry["amount"]))
-    booked, uncertain = of_attempt.total(), sum(map(sum, doubtful.values()))
+    spent = [e for e in books.entries if str(e["debit"]).startswith("inference:")]
+    spent = [e for e in spent if e["state"] == "posted"]
+    for entry in spent:
+        of_attempt[entry["attempt"]] += _micro(entry["amount"])
+        if entry["code"] == "uncertain":
+            doubtful[entry["debit"]].append(_micro(entry["amount"]))
+    counted = {f"inference:{provider}" for provider in lists.counters}
+    booked = sum(_micro(e["amount"]) for e in spent if e["debit"] not in counted)
+    uncertain = sum(sum(each) for account, each in doubtful.items() if account not in counted)
     if booked < billed:
         yield f"the bill says {billed} micro-credits, the books only {booked}"
     if booked - uncertain > billed:
@@ -282,11 +307,46 @@ def _money(lists: Lists, books: Books) -> Iterator[str]:
             yield f"attempt {attempt['id']} is booked with {line}, which is on no bill"
         lines[line] -= 1
     # The line of one that was voided could hide behind what was charged for another.
-    unknown = (each["id"] for each in books.attempts if each["outcome"] == "unknown")
+    unknown = (
+        each["id"]
+        for each in books.attempts
+        if each["outcome"] == "unknown" and each["provider"] not in lists.counters
+    )
     yield from (f"the unknown {n} is booked with nothing" for n in unknown if not of_attempt[n])
-    for account in {f"inference:{provider}" for provider, _, _ in lines}:
+    for account in {f"inference:{provider}" for provider, _, _ in lines} - counted:
         left = (micro for name, _, micro in lines.elements() if account == f"inference:{name}")
         yield from _unexplained(account, sorted(left), sorted(doubtful[account]))
+
+
+def _counted(lists: Lists, books: Books) -> Iterator[str]:
+    """
+    Who tells what a key has used is booked to the millionth, but for what was charged in doubt
+    before a reading covered it.
+    """
+    for provider, api in lists.counters.items():
+        account = f"inference:{provider}"
+        billed = sum(micro for name, _, micro in lists.bill if name == provider)
+        booked = sum(_moved(entry, account) for entry in books.entries)
+        doubtful = sum(
+            _moved(entry, account)
+            for entry in books.entries[: books.uncompared.get(provider, 0)]
+            if entry["code"] == "uncertain"
+        )
+        # What a key's counter rose by lies between two of its readings, rounded alike.
+        rounded = UNIT_OF[api] * lists.keys[provider]
+        if not -rounded <= booked - billed <= doubtful + rounded:
+            yield (
+                f"{provider} tells of {billed}, the books have {booked}, {doubtful} of it in doubt"
+                " before its counter was read"
+            )
+
+
+def _moved(entry: Document, account: str) -> int:
+    """What an entry moved to an account."""
+    if entry["state"] != "posted":
+        return 0
+    amount = _micro(entry["amount"])
+    return amount * int(entry["debit"] == account) - amount * int(entry["credit"] == account)
 
 
 def _unexplained(account: str, left: list[int], charges: list[int]) -> Iterator[str]:
@@ -318,6 +378,8 @@ class _Replay:
         if str(entry["debit"]).startswith("inference:"):
             self.of_run[entry["run"]] += amount
             self.spent.append((at, amount))
+        if str(entry["credit"]).startswith("inference:"):
+            self.of_run[entry["run"]] -= amount
         if str(entry["credit"]).startswith("engagement:"):
             self.earned.append((at, amount))
 
@@ -435,28 +497,48 @@ def _unapproved(books: Books, settings: Sequence[InForce]) -> Iterator[str]:
             yield f"{out['run']} is at {out['platform']}, and nobody approved it"
 
 
+def _unedited(lists: Lists, books: Books) -> Iterator[str]:
+    """What went out as it was before a person changed it."""
+    said = {f"devto {number}": fields.get("description") for number, _, fields in lists.articles}
+    for key, post in lists.posts.items():
+        said[f"bluesky {key}"] = post.get("embed", {}).get("external", {}).get("description")
+    for out in books.publications:
+        shown = said.get(f"{out['platform']} {_keys(out['remote_id'])[0]}")
+        if out["run"] in lists.edited and shown is not None and BY_HAND not in shown:
+            yield f"{out['run']} is at {out['platform']} as it was before it was edited"
+
+
 def _too_many(lists: Lists, books: Books, settings: Sequence[InForce]) -> Iterator[str]:
     """Days with more articles than PENSTOCK_MAX_POSTS_PER_DAY, by the daemon's own clock."""
-    # Published before it was intended: a clock was set back, and of what day it was nobody knows.
-    unsure = {
-        out["run"]
-        for out in books.publications
-        if out["published_at"] is not None and out["published_at"] < out["intended_at"]
-    }
-    first = _came_out([out for out in books.publications if out["run"] not in unsure])
-    for out in books.publications:
-        if out["run"] in first:
-            name = f"{out['platform']} {_keys(out['remote_id'])[0]}"
-            first[out["run"]] = min(first[out["run"]], lists.shown.get(name, first[out["run"]]))
+    first = _first_shown(lists, books)
     for at in first.values():
         known = list(_known_within(at, at, settings))
         zones = {each["PENSTOCK_TIMEZONE"] for each in known}
         if len(zones) > 1:
             continue
         (zone,) = map(ZoneInfo, zones)
-        same = _of_its_day(at, first, zone)
+        day = at.astimezone(zone).date()
+        same = sum(_sent_on(shown, zone) == {day} for shown in first.values())
         if same > max(int(each["PENSTOCK_MAX_POSTS_PER_DAY"]) for each in known):
-            yield f"{same} articles came out on {at.astimezone(zone).date()}"
+            yield f"{same} articles came out on {day}"
+
+
+def _sent_on(shown: datetime, zone: ZoneInfo) -> set[date]:
+    """The days on which it may have been sent; what counts is when that began."""
+    return {at.astimezone(zone).date() for at in (shown - SENDING, shown)}
+
+
+def _first_shown(lists: Lists, books: Books) -> dict[str, datetime]:
+    """When each article was first anywhere, by run: by the lists, and by the books beside them."""
+    dated, unsure = [], set()
+    for out in books.publications:
+        name = f"{out['platform']} {_keys(out['remote_id'])[0]}"
+        at = lists.shown.get(name, out["published_at"])
+        dated.append({**out, "published_at": at})
+        # Published before it was intended: a clock was set back, and of what day nobody knows.
+        if at is not None and at < out["intended_at"]:
+            unsure.add(out["run"])
+    return _came_out([out for out in dated if out["run"] not in unsure])
 
 
 def _came_out(publications: Sequence[Document]) -> dict[str, datetime]:
@@ -556,7 +638,7 @@ def _asleep(lists: Lists, moments: Moments, books: Books) -> Iterator[str]:
     done = sorted(
         at
         for at in (
-            *(decision["at"] for decision in books.decisions),
+            *(each["at"] for each in books.decisions if each["kind"] not in BY_A_PERSON),
             *(run["started_at"] for run in books.runs),
             *(run["finished_at"] for run in books.runs),
         )

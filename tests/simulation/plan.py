@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from tests.virtual import START
@@ -23,6 +23,7 @@ CLOCK_WRONG_MAX_S = max(CLOCKS_WRONG_S)
 # Histories begin in the four years from START on, so that clocks change and a leap day comes.
 BEGIN_WITHIN_DAYS = 4 * 365 + 1
 
+COUNTERS = ("openrouter", "new-api")
 FREE = "digest"
 CHEAP = "llm/good > llm/cheap > digest"
 TWO = "llm/good > other/spare > digest"
@@ -53,7 +54,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One history to be."""
+    """
+    One history to be.
+
+    Args:
+        counters: how a provider tells what a key has used, by its name; the others do not.
+    """
 
     seed: int
     days: int
@@ -61,6 +67,7 @@ class Plan:
     deposit: str
     faults: tuple[Fault, ...]
     begins: datetime = START
+    counters: Mapping[str, str] = field(default_factory=dict)
 
     def only(self, ids: Sequence[int]) -> Plan:
         """The same with these faults alone."""
@@ -89,14 +96,15 @@ MODEL_TROUBLES = (
     "not_json", "slow", "invented_quote",
 )  # fmt: skip
 DEVTO_TROUBLES = (
-    "status 500", "status 503", "status_after 500", "edge_429", "app_429", "reset_before",
-    "reset_after", "drop_before", "drop_after", "cut_after", "stall_after", "stall_before",
-    "html_after", "text_after", "empty_after", "wrong_after", "huge_after", "deep_after",
-    "redirect",
+    "status 422", "status 500", "status 503", "status_after 500", "edge_429", "app_429",
+    "reset_before", "reset_after", "drop_before", "drop_after", "cut_after", "stall_after",
+    "stall_before", "html_after", "text_after", "empty_after", "wrong_after", "huge_after",
+    "deep_after", "redirect",
 )  # fmt: skip
 BLUESKY_TROUBLES = (
-    "status 500", "status 502", "status_after 500", "rate_limited", "reset_before", "reset_after",
-    "drop_before", "drop_after", "cut_after", "stall_after", "html", "html_after", "empty_after",
+    "status 400", "status 500", "status 502", "status_after 500", "rate_limited",
+    "reset_before", "reset_after", "drop_before", "drop_after", "cut_after", "stall_after",
+    "html", "html_after", "empty_after",
 )  # fmt: skip
 SITE_TROUBLES = (
     "status 500", "status 404", "status 429", "reset", "drop", "stall", "slow", "cut", "garbage",
@@ -144,7 +152,10 @@ def drawn(seed: int, days: int) -> Plan:
     while (at_s := at_s + chance.randint(1, 2 * GAP_S)) < days * DAY_S:
         faults.append(_fault(chance, len(faults) + 1, at_s))
     begins = START + timedelta(days=random.Random(f"begins {seed}").randrange(BEGIN_WITHIN_DAYS))
-    return Plan(seed, days, settings, deposit, tuple(faults), begins)
+    chance = random.Random(f"counters {seed}")
+    told = {name: chance.choice(("", *COUNTERS)) for name in ("llm", "other")}
+    counters = {name: api for name, api in told.items() if api}
+    return Plan(seed, days, settings, deposit, tuple(faults), begins, counters)
 
 
 def _settings(chance: random.Random) -> dict[str, str]:
@@ -232,7 +243,7 @@ def _fault(chance: random.Random, number: int, at_s: int) -> Fault:
         "suspend": (0, own.choice((30, 3_600, 8 * 3_600, 3 * DAY_S)), ""),
         "disk_full": (span_s, own.choice((0, 4_096, 60_000, 500_000)), ""),
         "deposit": (0, own.choice((50_000, 300_000, 2_000_000)), ""),
-        "key_revoked": (span_s, 0, own.choice(("llm", "devto", "bluesky"))),
+        "key_revoked": (span_s, 0, own.choice(("llm", "other", "devto", "bluesky"))),
         "taken_down": (0, own.getrandbits(16), own.choice(("devto", "bluesky"))),
     }.get(kind, (span_s, 0, ""))
     return Fault(number, at_s, kind, for_s, count, detail)

@@ -29,7 +29,7 @@ from publishers.port import Intent
 from tests.simulation import history
 from tests.simulation.history import lived
 from tests.simulation.minimise import minimised
-from tests.simulation.plan import DAY_S, Fault, Plan, drawn
+from tests.simulation.plan import COUNTERS, DAY_S, Fault, Plan, drawn
 from tests.test_migrations import migrated, schema_sql, structure
 
 LONG = bool(os.environ.get("PENSTOCK_LONG"))
@@ -160,6 +160,28 @@ def test_books_that_are_a_millionth_off_are_found(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(store, "settle", short_of_it)
     assert any("the books only" in line for line in short(plan()).violations)
+
+
+@pytest.mark.parametrize("api", COUNTERS)
+def test_a_counter_that_shows_a_doubt_to_be_none_is_booked_or_found(
+    monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    """On the second day, when its counter was read, an answer is lost, and charged in full."""
+    lost = Fault(3, DAY_S + SLOT_S - 10, "model", 3_600, 1, "drop_after")
+    counted = replace(
+        plan(lost), days=3, counters={"llm": api},
+        settings={**PAID, "PENSTOCK_PUBLISH_CRON": "0 9 24,28 11 *"},
+    )  # fmt: skip
+    assert short(counted).violations == []
+    corrected = []
+
+    def forgotten(*args: Any, amount: MicroCredits, **values: Any) -> bool:
+        corrected.append(amount)
+        return True
+
+    monkeypatch.setattr(store, "correct", forgotten)
+    assert any("llm tells of" in line for line in short(counted).violations)
+    assert corrected
 
 
 def test_a_desk_without_its_rules_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

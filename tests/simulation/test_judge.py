@@ -110,7 +110,10 @@ LISTS = Lists(
     },
     overheard=[],
     pages={"http://blog.test/logs.html": "<p>Logs keep 7 records.</p>"},
+    counters={},
+    keys={"llm": 1},
     deposits=[5_000_000],
+    edited=frozenset(),
     expected=[datetime(2026, 11, day, 9, tzinfo=UTC) for day in (23, 30)],
 )
 GONE = {
@@ -134,6 +137,37 @@ def told(lists: Lists = LISTS, books: Books = AFTERWARDS, moments: Moments = MOM
 
 def test_a_sound_history_is_told_nothing() -> None:
     assert told() == []
+
+
+def test_a_charge_in_doubt_that_no_counter_covers_may_stand() -> None:
+    lists = replace(LISTS, counters={"llm": "openrouter"})
+    doubt = BOOKS.entries.index(DOUBTFUL) + 1
+    assert told(lists, replace(AFTERWARDS, uncompared={"llm": doubt})) == []
+    assert told(lists, replace(AFTERWARDS, uncompared={"llm": doubt - 1})) != []
+
+
+@pytest.mark.parametrize(("keys", "apart"), [(1, 2), (2, 4)])
+def test_each_key_may_be_off_by_the_unit_in_which_its_counter_tells(keys: int, apart: int) -> None:
+    for booked in (30_000 - apart, 30_000 + apart):
+        bill = [("llm", "good", 10_000), ("llm", "good", booked - 10_000)]
+        lists = replace(LISTS, bill=bill, counters={"llm": "new-api"}, keys={"llm": keys})
+        assert [line for line in told(lists) if "tells of" in line] == []
+        further = 1 if booked > 30_000 else -1
+        bill[1] = ("llm", "good", booked - 10_000 + further)
+        assert [line for line in told(lists) if "tells of" in line] != []
+
+
+def test_what_is_sent_before_midnight_may_be_shown_after_it() -> None:
+    midnight = datetime(2026, 11, 24, 23, tzinfo=UTC)  # of Berlin
+    sent, morning = midnight - timedelta(seconds=2), midnight + timedelta(hours=9)
+    lists = replace(LISTS, shown={"devto 18": midnight + timedelta(minutes=5), "devto 19": morning})
+    books = replace(AFTERWARDS, publications=[
+        *COUNTED, publication("devto", "18", run="r2", published_at=sent),
+        publication("devto", "19", run="r3", published_at=morning),
+    ])  # fmt: skip
+    runs = [*AFTERWARDS.runs, run("r3", 26)]
+    said = told(lists, replace(books, runs=runs))
+    assert [line for line in said if "came out on" in line] == []
 
 
 def test_what_a_person_took_down_is_not_lost() -> None:
@@ -251,6 +285,11 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         DEPOSIT, entry(1), settled(1), entry(2), DOUBTFUL,
         *(entry(n, run=f"r{n}", at=f"2026-12-{n:02}T09:00:00.000000Z", amount="0.400000")
           for n in range(3, 8))))),
+    ("a counter that the books have passed", "llm tells of 17000", lambda: told(
+        replace(LISTS, counters={"llm": "openrouter"}))),
+    ("a counter that the books have not reached", "llm tells of 30001", lambda: told(
+        replace(LISTS, counters={"llm": "openrouter"},
+                bill=[("llm", "good", 10_000), ("llm", "good", 20_001)]))),
     ("a deposit that is lost", "deposits of", lambda: told(replace(
         LISTS, deposits=[5_000_000, 1]))),
     ("readers that are paid for twice", "is credited from 49", lambda: told(books=with_entries(
@@ -304,6 +343,9 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
         LISTS, overheard=[("webhook", KEY)]))),
     ("what nobody approved", "nobody approved it", lambda: told(books=replace(
         AFTERWARDS, runs=[run("r1", 23) | {"approved_at": None}, run("r2", 30)]))),
+    ("a draft as it was before it was edited", "before it was edited", lambda: told(replace(
+        LISTS, edited=frozenset({"r1"}),
+        articles=[(17, True, {"title": "Of logs", "description": "Logs."})]))),
     ("two articles in a day", "2 articles came out on 2026-11-23", lambda: told(books=replace(
         AFTERWARDS, publications=[*COUNTED, publication("outbox", "b.md", run="r2")]))),
     ("another day in the books than its readers saw", "2 articles came out on 2026-11-23",
@@ -312,6 +354,18 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
                      replace(AFTERWARDS, publications=[*COUNTED, publication(
                          "devto", "18", run="r2", published_at=BEGAN + timedelta(days=2),
                          counted_at=COUNTED[0]["counted_at"])]))),
+    ("an earlier day in the books", "2 articles came out on 2026-11-23",
+        lambda: told(replace(LISTS, articles=[*LISTS.articles, (18, True, {"title": "Of ice"})],
+                             shown={**LISTS.shown, "devto 18": BEGAN}),
+                     replace(AFTERWARDS, publications=[*COUNTED, publication(
+                         "devto", "18", run="r2", intended_at=BEGAN - timedelta(days=2),
+                         published_at=BEGAN - timedelta(days=2),
+                         counted_at=COUNTED[0]["counted_at"])]))),
+    ("a day that was full with what was taken back unseen", "2 articles came out on 2026-11-23",
+        lambda: told(replace(LISTS, shown={**LISTS.shown, "devto 18": BEGAN}),
+                     replace(AFTERWARDS, publications=[*COUNTED, publication(
+                         "devto", "18", run="r2", state="withdrawn", published_at=None,
+                         withdrawal="wrong")]))),
     ("an alert for nobody", "nobody was told: the key is refused", lambda: told(books=replace(
         AFTERWARDS, alerts=[ALERT | {"told_at": None}]))),
     ("an alarm that goes on", "it is still said that the key", lambda: told(books=replace(

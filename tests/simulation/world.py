@@ -42,14 +42,18 @@ BAIT = "ledgerfix-pro"
 # Of whom no page ever wrote.
 INVENTED = "herons"
 SECRET = "model-key-5cf2a91d"
+OTHER_SECRET = "spare-key-0e94d7b2"
 DEVTO_SECRET = "devto-key-77ab01e3"
 BLUESKY_SECRET = "wxyz-abcd-efgh-ijkl"
 # Where each is set.
 KEYS = {
-    "llm": ("PENSTOCK_PROVIDER_LLM_KEY", "PENSTOCK_PROVIDER_OTHER_KEY"),
-    "devto": ("DEVTO_API_KEY",),
-    "bluesky": ("BLUESKY_APP_PASSWORD",),
+    "llm": "PENSTOCK_PROVIDER_LLM_KEY",
+    "other": "PENSTOCK_PROVIDER_OTHER_KEY",
+    "devto": "DEVTO_API_KEY",
+    "bluesky": "BLUESKY_APP_PASSWORD",
 }
+# When a counter has what was billed; the daemon gives it a minute.
+COUNTED_LATE = timedelta(seconds=45)
 ENTRIES_KEPT = 12
 # What platforms call what a rate is paid for.
 _OF_ARTICLES = {
@@ -246,13 +250,18 @@ class World:
         self.clock = SystemClock(self.wall)
         self.struck = 0
         # The newest last.
-        self._secrets = {"llm": [SECRET], "devto": [DEVTO_SECRET], "bluesky": [BLUESKY_SECRET]}
+        self._secrets = {
+            "llm": [SECRET],
+            "other": [OTHER_SECRET],
+            "devto": [DEVTO_SECRET],
+            "bluesky": [BLUESKY_SECRET],
+        }
         self._people = random.Random(f"people {seed}")
         self._whims = random.Random(f"whims {seed}")
         self.unfaithful = 0  # so many answers of models in a hundred go beyond what they were given
         self._pages = 0
         self.llm = ModelDouble({"good": GOOD, "cheap": CHEAP}, key=SECRET)
-        self.other = ModelDouble({"spare": GOOD, "cheap": CHEAP}, key=SECRET)
+        self.other = ModelDouble({"spare": GOOD, "cheap": CHEAP}, key=OTHER_SECRET)
         for double in (self.llm, self.other):
             double.answers["announcement"] = self._announce
             double.answers["draft"] = self._draft
@@ -265,6 +274,7 @@ class World:
         self.peaks: dict[tuple[str, str, str], int] = {}  # the most that was ever counted
         self.removed: set[str] = set()  # addresses of what people and moderators took down
         self.shown: dict[str, datetime] = {}  # when each address was first there, by the daemon
+        self._billed: list[tuple[ModelDouble, list[datetime]]] = []
         counted: dict[str, tuple[Double, Callable[[], int]]] = {
             "llm": (self.llm, lambda: _left(self.llm.troubles)),
             "other": (self.other, lambda: _left(self.other.troubles)),
@@ -282,10 +292,29 @@ class World:
                 left,
                 str(folder).encode(),
                 partial(self._foreign_to, name),
-                self._note_shown,
+                self._note,
             )
             for name, (double, left) in counted.items()
         }
+
+    def tell_usage(self, name: str, api: str) -> None:
+        """A provider tells what a key has used, as `api` does, and a while later."""
+        (double,) = self._models(name)
+        double.usage_api = api  # type: ignore[assignment]
+        billed: list[datetime] = []
+
+        def uncounted() -> int:
+            self._note_billed()
+            young = (charge.micro for charge, at in zip(double.bill, billed, strict=True)
+                     if self.true() - at < COUNTED_LATE)  # fmt: skip
+            return sum(young)
+
+        double.uncounted = uncounted
+        self._billed.append((double, billed))
+
+    def _note_billed(self) -> None:
+        for double, times in self._billed:
+            times += [self.true()] * (len(double.bill) - len(times))
 
     # Time
 
@@ -319,8 +348,13 @@ class World:
         """What nobody must ever see."""
         return [key for keys in self._secrets.values() for key in keys]
 
+    @property
+    def keys(self) -> dict[str, int]:
+        """How many keys each gave out, one after another."""
+        return {name: len(keys) for name, keys in self._secrets.items()}
+
     def _foreign_to(self, name: str) -> Iterable[str]:
-        own = self._secrets.get("llm" if name == "other" else name, ())
+        own = self._secrets.get(name, ())
         return (key for key in self.secrets if key not in own)
 
     @property
@@ -390,6 +424,11 @@ class World:
                     counts[name] = max(0, counts.get(name, 0) + people.randint(-2, 4))
                     self._note_count("bluesky", key, metric, counts[name])
 
+    def _note(self) -> None:
+        """What an observer sees after each request."""
+        self._note_shown()
+        self._note_billed()
+
     def _note_shown(self) -> None:
         names = [f"devto {article.id}" for article in self.devto.public]
         names += (f"bluesky {key}" for key in self.bluesky.posts())
@@ -431,6 +470,8 @@ class World:
         model = "cheap" if kind == "other_model" else None
         for double in self._models(who):
             double.misbehave(kind, model=model, times=times, **details)  # type: ignore[arg-type]
+            if kind == "status":
+                double.usage_status = int(code)
 
     def _draft(self, asked: Asked) -> dict[str, Any]:
         found: dict[str, Any] = author.draft(asked.text)
@@ -491,6 +532,7 @@ class World:
         else:
             for double in self._models(who):
                 double.troubles.clear()
+                double.usage_status = 200
 
     def _models(self, who: str) -> list[ModelDouble]:
         return [
@@ -534,14 +576,20 @@ class World:
         key = f"{self._secrets[whose][-1][:15]}{number:04}"
         self._secrets[whose].append(key)
         self._accept(whose, key)
-        return dict.fromkeys(KEYS[whose], key)
+        for double in self._models(whose):
+            # A new key has used nothing, nor will anything be counted late on it.
+            double.used_before = -double.billed_micro
+            for counted, times in self._billed:
+                if counted is double:
+                    times[:] = [self._begins - COUNTED_LATE] * len(double.bill)
+        return {KEYS[whose]: key}
 
     def _accept(self, whose: str, key: str) -> None:
-        if whose == "llm":
-            self.llm.key = self.other.key = key
-        elif whose == "devto":
+        for double in self._models(whose):
+            double.key = key
+        if whose == "devto":
             self.devto.key = key
-        else:
+        elif whose == "bluesky":
             self.bluesky.password = key
             self.bluesky.forget_sessions()
 

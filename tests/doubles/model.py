@@ -39,6 +39,7 @@ Kind = Literal[
 ]
 UsageApi = Literal["openrouter", "new-api"]
 QUOTA_PER_CREDIT = 500_000  # of New-API, as it ships
+MICRO_PER_QUOTA = 1_000_000 // QUOTA_PER_CREDIT
 
 _FAULTS = {
     "reset_after": Fault.RESET,
@@ -78,8 +79,9 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Charge:
     """
-    One line of the bill; cached tokens are part of input, micro is rounded up.
+    One line of the bill; cached tokens are part of input.
 
+    `micro` is what is billed: the price of the tokens, `listed`, or what New API rounds it to.
     `kind` is how the answer was spoiled, "" where it was not.
     """
 
@@ -90,6 +92,7 @@ class Charge:
     micro: int
     schema: str
     kind: str = ""
+    listed: int = 0
 
 
 @dataclass(slots=True)
@@ -233,7 +236,7 @@ class ModelDouble:
         if request.path == "/v1/key":
             return Answer.of({"data": {"label": "sk-…", "usage": used / 1e6, "limit": None}})
         if request.path == "/api/usage/token/":
-            quota = -(-used * QUOTA_PER_CREDIT // 1_000_000)
+            quota = used // MICRO_PER_QUOTA
             return Answer.of({"code": True, "data": {"object": "token_usage", "total_used": quota}})
         return self._generation(request.query.get("id", ""))
 
@@ -323,8 +326,13 @@ class ModelDouble:
         cached = self._cached_bytes(model, prompt) // 4
         input_price, cached_price, output_price = self.prices.get(model, DEFAULT_PRICES)
         cost = (tokens_in - cached) * input_price + cached * cached_price
-        micro = -(-(cost + tokens_out * output_price) // 1_000_000)
-        charge = Charge(model, tokens_in, cached, tokens_out, micro, asked.schema, kind)
+        cost += tokens_out * output_price
+        micro = listed = -(-cost // 1_000_000)
+        if self.usage_api == "new-api":
+            # relay/compatible_handler.go: rounded half up, and nothing is free.
+            unit = MICRO_PER_QUOTA * 1_000_000
+            micro = max(1, (cost + unit // 2) // unit) * MICRO_PER_QUOTA
+        charge = Charge(model, tokens_in, cached, tokens_out, micro, asked.schema, kind, listed)
         self.bill.append(charge)
         return charge
 

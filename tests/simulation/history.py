@@ -118,12 +118,13 @@ def lived_by(seed: int, days: int) -> Told:
     return lived(drawn(seed, days))
 
 
-_alert, _decision, _publication, _transfer, _span = (
+_alert, _decision, _publication, _transfer, _span, _counter = (
     SQLModel.metadata.tables[name]
-    for name in ("alert", "decision", "publication", "transfer", "uncompared")
+    for name in ("alert", "decision", "publication", "transfer", "uncompared", "usage_counter")
 )
 _GIVEN_UP = select(_publication.c.run).where(_publication.c.state == "failed")
-_SPANS = select(_span.c.provider, func.max(_span.c.until_seq)).group_by(_span.c.provider)
+_SPANS = select(_span.c.provider, _span.c.after_seq, _span.c.until_seq)
+_COMPARED = select(_counter.c.provider, _counter.c.seq)
 _UNSURE = select(_publication.c.run).where(_publication.c.state.in_(journal.OPEN)).limit(1)
 _ENTRIES = select(func.count()).where(_transfer.c.action != Action.VOID)
 
@@ -807,6 +808,7 @@ class History:
                 publications=_publications(tx),
                 alerts=_documents(tx.execute(select(_alert))),
                 uncompared=_uncompared(tx),
+                compared={name: _entries(tx, seq) for name, seq in tx.execute(_COMPARED)},
             )
 
     def _publications(self) -> list[dict[str, Any]]:
@@ -818,10 +820,11 @@ class History:
         self.tally.runs = len(books.runs)
         self.tally.published = sum(p["state"] == "published" for p in books.publications)
         world = self.world
+        providers = {"llm": world.llm, "other": world.other}
         lists = Lists(
             bill=[
-                (name, charge.model, charge.micro)
-                for name, double in (("llm", world.llm), ("other", world.other))
+                (name, charge.model, charge.listed)
+                for name, double in providers.items()
                 for charge in double.bill
             ],
             articles=[
@@ -839,7 +842,7 @@ class History:
             pages=world.pages,
             overheard=world.overheard,
             counters=self.plan.counters,
-            keys=world.keys,
+            billed={name: double.billed_micro for name, double in providers.items()},
             deposits=self._deposited,
             edited=frozenset(self._edited),
             expected=self._expected,
@@ -863,12 +866,18 @@ def _try_again(tx: Connection, at: datetime) -> None:
             press.try_again(tx, [row for row in mine if row.state == "failed"], at)
 
 
-def _uncompared(tx: Connection) -> dict[str, int]:
-    """Of each provider, how many of the first entries no reading of its counter covers."""
-    found = {}
-    for provider, until in tx.execute(_SPANS):
-        found[provider] = tx.execute(_ENTRIES.where(_transfer.c.seq <= until)).scalar_one()
+def _uncompared(tx: Connection) -> dict[str, list[slice]]:
+    """Of each provider, the entries that no reading of its counter covers."""
+    found: dict[str, list[slice]] = {}
+    for provider, after, until in tx.execute(_SPANS):
+        span = slice(_entries(tx, after), _entries(tx, until))
+        found.setdefault(provider, []).append(span)
     return found
+
+
+def _entries(tx: Connection, seq: int) -> int:
+    """How many there are up to a row of the journal."""
+    return tx.execute(_ENTRIES.where(_transfer.c.seq <= seq)).scalar_one()
 
 
 def _documents(rows: Iterable[Row[Any]]) -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@ BY_A_PERSON = ("approval", "edit", "retry")
 # How a person begins what they have mended.
 BY_HAND = "Looked at by hand:"
 OWN = ("https://dev.to/penstock/", "https://notes.example")
-# Millionths in the unit in which a counter tells.
-UNIT_OF = {"openrouter": 0, "new-api": 2}
+# How many millionths an answer may be billed beside its price: New API rounds each to its unit.
+ROUNDED_BY = {"openrouter": 0, "new-api": 1}
 _LINK = re.compile(r"https?://[^\s()\"'<>\]]+")
 # What stands before a citation, back to the one before it or the beginning of the line.
 _CITED = re.compile(r"(.*?)\[\[\d+\]\]\(([^)]+)\)")
@@ -71,7 +71,7 @@ class Lists:
         pages: of the sites, by their addresses.
         overheard: who was sent a key that was none of theirs, and which.
         counters: which providers tell what a key has used, and how.
-        keys: how many keys each provider and platform gave out, one after another.
+        billed: what each provider billed in all.
         deposits: micro-credits of each, where the command did not fail.
         edited: runs whose description a person began anew with BY_HAND.
         expected: slots of the schedule at which nothing kept the daemon from doing something.
@@ -87,7 +87,7 @@ class Lists:
     pages: Mapping[str, str]
     overheard: Sequence[tuple[str, str]]
     counters: Mapping[str, str]
-    keys: Mapping[str, int]
+    billed: Mapping[str, int]
     deposits: Sequence[int]
     edited: frozenset[str]
     expected: Sequence[datetime]
@@ -99,7 +99,8 @@ class Books:
     What `ledger export`, `ledger attempts`, `runs list|show`, `posts list` and `alerts` say.
 
     Args:
-        uncompared: of providers, how many of the first entries no reading of their counters covers.
+        uncompared: of providers, which of the entries no reading of their counters covers.
+        compared: of providers, with how many of the first entries their counters were compared.
     """
 
     at: datetime
@@ -110,7 +111,8 @@ class Books:
     decisions: Sequence[Document]
     publications: Sequence[Document]
     alerts: Sequence[Document] = ()
-    uncompared: Mapping[str, int] = field(default_factory=dict)
+    uncompared: Mapping[str, Sequence[slice]] = field(default_factory=dict)
+    compared: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,19 +323,17 @@ def _money(lists: Lists, books: Books) -> Iterator[str]:
 def _counted(lists: Lists, books: Books) -> Iterator[str]:
     """
     Who tells what a key has used is booked to the millionth, but for what was charged in doubt
-    before a reading covered it.
+    before a reading covered it, and for the rounding of answers that none covers.
     """
     for provider, api in lists.counters.items():
         account = f"inference:{provider}"
-        billed = sum(micro for name, _, micro in lists.bill if name == provider)
+        billed = lists.billed[provider]
         booked = sum(_moved(entry, account) for entry in books.entries)
-        doubtful = sum(
-            _moved(entry, account)
-            for entry in books.entries[: books.uncompared.get(provider, 0)]
-            if entry["code"] == "uncertain"
-        )
-        # What a key's counter rose by lies between two of its readings, rounded alike.
-        rounded = UNIT_OF[api] * lists.keys[provider]
+        apart = [e for span in books.uncompared.get(provider, ()) for e in books.entries[span]]
+        since = books.entries[books.compared.get(provider, 0) :]
+        doubtful = sum(_moved(entry, account) for entry in apart if entry["code"] == "uncertain")
+        answers = sum(bool(_moved(entry, account)) for entry in (*apart, *since))
+        rounded = ROUNDED_BY[api] * answers
         if not -rounded <= booked - billed <= doubtful + rounded:
             yield (
                 f"{provider} tells of {billed}, the books have {booked}, {doubtful} of it in doubt"

@@ -348,11 +348,6 @@ class World:
         """What nobody must ever see."""
         return [key for keys in self._secrets.values() for key in keys]
 
-    @property
-    def keys(self) -> dict[str, int]:
-        """How many keys each gave out, one after another."""
-        return {name: len(keys) for name, keys in self._secrets.items()}
-
     def _foreign_to(self, name: str) -> Iterable[str]:
         own = self._secrets.get(name, ())
         return (key for key in self.secrets if key not in own)

@@ -1061,9 +1061,10 @@ def test_feeds_are_told_apart(tmp_path: Path) -> None:
         '<outline xmlUrl="https://blog.test/feed.xml"/>'
         '<outline xmlUrl="https://other.test/gone.xml"/></body></opml>',
         "/dead.opml": '<opml><body><outline xmlUrl="https://blog.test/gone.xml"/></body></opml>',
+        "/local.opml": '<opml><body><outline xmlUrl="a.xml"/></body></opml>',
     }
     names = ("feed.xml", "old.xml", "empty.xml", "page.html", "gone.xml", "private/feed.xml",
-             "list.opml", "dead.opml")  # fmt: skip
+             "list.opml", "dead.opml", "local.opml")  # fmt: skip
     # A host each: one and the same is asked twice a second at most.
     urls = {name: f"https://h{number}.test/{name}" for number, name in enumerate(names)}
     feeds = [*urls.values(), str(local), str(tmp_path / "no")]
@@ -1078,6 +1079,7 @@ def test_feeds_are_told_apart(tmp_path: Path) -> None:
         "private/feed.xml": (State.FAIL, "does not allow it"),
         "list.opml": (State.WARN, "lists 2 feeds, and 1 cannot be read"),
         "dead.opml": (State.FAIL, "lists 1 feeds, and 1 cannot be read"),
+        "local.opml": (State.FAIL, "1 of its feeds have no http or https address"),
     }
     for name, (state, words) in expected.items():
         seen = told[urls[name]]
@@ -1086,6 +1088,19 @@ def test_feeds_are_told_apart(tmp_path: Path) -> None:
     assert told[str(local)][1].endswith("2 entries, the newest 5 h old")
     assert told[str(tmp_path / "no")][0] is State.FAIL
     assert found.code == 1
+
+
+def test_what_a_list_names_besides_feeds_on_the_web_is_told(tmp_path: Path) -> None:
+    around = Surroundings()
+    around.site.pages["/mixed.opml"] = (
+        '<opml><body><outline xmlUrl="https://blog.test/feed.xml"/>'
+        '<outline xmlUrl="feeds/mine.xml"/></body></opml>'
+    )
+    found = look(tmp_path, WELL | {"PENSTOCK_FEEDS": "https://blog.test/mixed.opml"}, around)
+    assert [(f.state, f.message.partition("opml: ")[2]) for f in found.of("feed")] == [
+        (State.OK, "it lists 1 feeds, and all can be read"),
+        (State.WARN, "1 of its feeds have no http or https address, such as 'feeds/mine.xml'"),
+    ]
 
 
 def test_a_feed_on_a_private_address_is_refused_as_in_a_run(tmp_path: Path) -> None:

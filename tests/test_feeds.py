@@ -366,16 +366,25 @@ def test_an_opml_file_lists_its_feeds_once_however_deep_they_stand() -> None:
       <outline xmlUrl="/etc/passwd"/><outline xmlUrl="file:///etc/passwd"/>
       <outline xmlUrl="javascript:alert(1)"/><outline xmlUrl=""/>
     </body></opml>"""
-    assert parse_opml(body) == ["https://a.example/feed", "http://b.example/rss"]
+    found = parse_opml(body)
+    assert found is not None
+    assert found.listed == ["https://a.example/feed", "http://b.example/rss"]
+    assert found.problem == "3 of its feeds have no http or https address, such as '/etc/passwd'"
 
 
 def test_an_opml_file_of_any_length_gives_two_hundred_feeds() -> None:
-    assert len(parse_opml(opml(*(f"https://a.example/{n}" for n in range(300))))) == 200
+    found = parse_opml(opml(*(f"https://a.example/{n}" for n in range(300))))
+    assert found is not None
+    assert len(found.listed) == 200
+    assert found.problem == "it lists 300 feeds, and the first 200 are read"
+    whole = parse_opml(opml(*(f"https://a.example/{n}" for n in range(200))))
+    assert whole is not None
+    assert (len(whole.listed), whole.problem) == (200, "")
 
 
 @pytest.mark.parametrize("body", [b"", b"<rss/>", rss(item()), b"opml", b"<html>opml</html>"])
 def test_what_is_no_opml_lists_nothing(body: bytes) -> None:
-    assert parse_opml(body) == []
+    assert parse_opml(body) is None
 
 
 @pytest.mark.parametrize("encoding", ["utf-32", "utf-7", "nosuch", "idna", "hex", "ebcdic"])
@@ -549,9 +558,26 @@ def test_local_files_are_feeds_too(database: Database, tmp_path: Path) -> None:
     assert sorted(titles(database, polled)) == ["One", "Two"]
     assert polled.problems == [
         f"{large}: larger than 5 MB",
-        f"{gone}: there is no such file",
-        f"{tmp_path}: there is no such file",
+        f"{gone}: there is no such file, and an address begins with https:// or http://",
+        f"{tmp_path}: it is a folder, and a file is needed",
     ]
+
+
+@pytest.mark.parametrize(
+    "location", ["feed://a.example/f", "htp://a.example/f", "FTP://a.example/f"]
+)
+def test_an_address_of_another_kind_is_not_looked_for_on_the_disk(
+    database: Database, location: str
+) -> None:
+    (problem,) = poll(database, [location]).problems
+    assert problem == f"{location}: not an address we read: one begins with https:// or http://"
+
+
+def test_an_opml_file_of_none_but_local_paths_says_so() -> None:
+    with pytest.raises(ParseError, match=r"2 of its feeds have no http or https .*'a\.xml'"):
+        parse_opml(opml("a.xml", " b.xml"))
+    with pytest.raises(ParseError, match="its OPML lists no feed"):
+        parse_opml(opml())
 
 
 def test_a_file_in_nobodys_home_is_a_problem_and_stops_no_other(
@@ -581,7 +607,9 @@ def test_the_feeds_of_an_opml_file_are_visited_and_it_is_opened_each_time(
         outer.write_bytes(opml(f"{at.url}/a.xml", f"{at.url}/inner.opml", "file:///etc/passwd"))
         for _ in range(2):
             polled = poll(database, [str(outer)], at)
-            assert polled.problems == []
+            assert polled.problems == [
+                f"{outer}: 1 of its feeds have no http or https address, such as 'file:///etc/passwd'"
+            ]
             assert {f"{at.url}/a.xml", f"{at.url}/b.xml"} <= set(polled.locations)
             assert sorted(titles(database, polled)) == ["A", "B"]
     assert site.hits == {"/a.xml": 2, "/b.xml": 2, "/inner.opml": 2}

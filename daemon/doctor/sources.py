@@ -17,6 +17,7 @@ from daemon.sources.parse import Item, ParsedFeed, ParseError
 from daemon.sources.search import Search, SearchError
 
 LISTED_NAMED_MAX = 5
+LISTED_REMEDY = "take these off the list"
 
 
 class Feeds:
@@ -39,7 +40,10 @@ class Feeds:
             remedy = "look at the address, or take it off PENSTOCK_FEEDS"
             return [fail("feed", f"{location}: {_reason(error)}", remedy)]
         if parsed.listed:
-            return [await self._listed(location, parsed.listed)]
+            found = [await self._listed(location, parsed.listed)]
+            if parsed.problem:
+                found.append(warn("feed", f"{location}: {parsed.problem}", LISTED_REMEDY))
+            return found
         assert self._patient.settings is not None
         fresh = timedelta(days=self._patient.settings.feeds.fresh_days)
         return [judged(location, parsed.items, self._patient.at, fresh)]
@@ -52,9 +56,7 @@ class Feeds:
             return ok("feed", f"{said}, and all can be read")
         named = "; ".join(broken[:LISTED_NAMED_MAX])
         told = fail if len(broken) == len(listed) else warn
-        return told(
-            "feed", f"{said}, and {len(broken)} cannot be read: {named}", "take these off the list"
-        )
+        return told("feed", f"{said}, and {len(broken)} cannot be read: {named}", LISTED_REMEDY)
 
     async def _problem(self, location: str) -> str:
         try:
@@ -68,7 +70,7 @@ class Feeds:
             if re.match(r"https?://", location, re.IGNORECASE):
                 fetched = await self._fetcher.get(location)
             else:
-                fetched = read_file(location.removeprefix("file://"))
+                fetched = read_file(location)
         return await self._parser.feed(
             fetched.body, url=fetched.url, content_type=fetched.content_type
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 from daemon.books import Books
 from daemon.clock import Clock
-from daemon.sources import archive
+from daemon.sources import archive, text
 from daemon.sources.confined import Parser
 from daemon.sources.fetcher import BYTES_MAX, Fetched, Fetcher, FetchError
 from daemon.sources.parse import OPML_FEEDS_MAX, ParseError
@@ -47,7 +47,7 @@ class FeedReader:
         visited = []
         places = asyncio.Semaphore(SIDE_BY_SIDE)
 
-        async def visit(location: str) -> tuple[Sequence[str], str]:
+        async def visit(location: str) -> tuple[Sequence[str] | None, str]:
             async with places:
                 return await self._try_visit(location)
 
@@ -57,6 +57,7 @@ class FeedReader:
             for location, (listed, problem) in zip(batch, results, strict=True):
                 if problem:
                     problems.append(f"{location}: {problem}")
+                if listed is None:
                     continue
                 visited.append(location)
                 room = len(locations) + OPML_FEEDS_MAX - len(seen)
@@ -65,20 +66,20 @@ class FeedReader:
                 queue += fresh
         return Poll(visited, problems)
 
-    async def _try_visit(self, location: str) -> tuple[Sequence[str], str]:
-        """The feeds that a feed lists, and why it could not be read, if so."""
+    async def _try_visit(self, location: str) -> tuple[Sequence[str] | None, str]:
+        """The feeds that a feed lists, None where it could not be read, and what went wrong."""
         try:
-            return await self._visit(location), ""
+            return await self._visit(location)
         except (ParseError, FetchError, OSError) as error:
-            return (), str(error)
+            return None, str(error)
 
-    async def _visit(self, location: str) -> Sequence[str]:
-        """Read one feed; the feeds it lists, where it is an OPML file."""
+    async def _visit(self, location: str) -> tuple[Sequence[str], str]:
+        """Read one feed; the feeds that an OPML file lists, and what of them is not read."""
         with self._books.read() as tx:
             known = archive.feed(tx, location)
         fetched = await self._fetch(location, known)
         if fetched.not_modified:
-            return ()
+            return (), ""
         parsed = await self._parser.feed(
             fetched.body, url=fetched.url, content_type=fetched.content_type
         )
@@ -94,7 +95,7 @@ class FeedReader:
                 last_modified=None if listed else fetched.last_modified,
             )
             archive.remember(tx, location, parsed.items, now)
-        return listed
+        return listed, text.one_line(parsed.problem, 200)
 
     async def _fetch(self, location: str, known: Any) -> Fetched:
         if re.match(r"https?://", location, re.IGNORECASE):
@@ -103,17 +104,21 @@ class FeedReader:
                 etag=known.etag if known is not None else None,
                 last_modified=known.last_modified if known is not None else None,
             )
-        return read_file(location.removeprefix("file://"))
+        return read_file(location)
 
 
-def read_file(name: str) -> Fetched:
+def read_file(location: str) -> Fetched:
     """A local file, as if it had been fetched; relative links in it have no base."""
+    if re.match(r"(?!file:)[a-z][a-z0-9+.-]*://", location, re.IGNORECASE):
+        raise ParseError("not an address we read: one begins with https:// or http://")
     try:
-        path = Path(name).expanduser()
+        path = Path(location.removeprefix("file://")).expanduser()
     except RuntimeError as error:
         raise ParseError(str(error)) from None
+    if path.is_dir():
+        raise ParseError("it is a folder, and a file is needed")
     if not path.is_file():
-        raise ParseError("there is no such file")
+        raise ParseError("there is no such file, and an address begins with https:// or http://")
     if path.stat().st_size > BYTES_MAX:
         raise ParseError(f"larger than {BYTES_MAX // 1_000_000} MB")
     return Fetched("", path.read_bytes(), "", None, None)

@@ -55,11 +55,18 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ParsedFeed:
-    """A feed's title and entries; of an OPML document the addresses of the feeds it lists."""
+    """
+    A feed's title and entries.
+
+    Args:
+        listed: of an OPML document, the addresses of the feeds it lists.
+        problem: what of them is not read, in words; "" where all are.
+    """
 
     title: str
     items: Sequence[Item]
     listed: Sequence[str] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +84,8 @@ def parse_feed(body: bytes, *, url: str = "", content_type: str = "") -> ParsedF
     Raises:
         ParseError: empty, or nothing that a feed parser knows.
     """
-    if listed := parse_opml(body):
-        return ParsedFeed("", (), listed)
+    if (list_of_feeds := parse_opml(body)) is not None:
+        return list_of_feeds
     # Only ever a BytesIO: feedparser opens paths and fetches URLs that it is handed (measured).
     import feedparser
 
@@ -102,17 +109,32 @@ def parse_feed(body: bytes, *, url: str = "", content_type: str = "") -> ParsedF
     )
 
 
-def parse_opml(body: bytes) -> list[str]:
-    """The feed URLs of an OPML document; empty for anything else."""
+def parse_opml(body: bytes) -> ParsedFeed | None:
+    """
+    The feeds that an OPML document lists; None for anything else.
+
+    Raises:
+        ParseError: it is broken, or lists none that can be read.
+    """
     if b"<opml" not in body[:2000].lower():
-        return []
+        return None
     try:
         # expat bounds entity expansion, and no external entity is ever resolved.
         root = ElementTree.fromstring(body)  # noqa: S314
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise ParseError(f"its OPML is broken: {error}") from None
-    urls = (outline.get("xmlUrl", "") for outline in root.iter("outline"))
-    return [url for url in dict.fromkeys(urls) if is_web(url)][:OPML_FEEDS_MAX]
+    urls = dict.fromkeys(outline.get("xmlUrl", "").strip() for outline in root.iter("outline"))
+    listed = [url for url in urls if is_web(url)]
+    others = [url for url in urls if url and url not in listed]
+    problem = ""
+    if others:
+        such = text.shortened(others[0], 80)
+        problem = f"{len(others)} of its feeds have no http or https address, such as {such!r}"
+    if not listed:
+        raise ParseError(problem or "its OPML lists no feed")
+    if len(listed) > OPML_FEEDS_MAX:
+        problem = f"it lists {len(listed)} feeds, and the first {OPML_FEEDS_MAX} are read"
+    return ParsedFeed("", (), listed[:OPML_FEEDS_MAX], problem)
 
 
 def parse_page(body: bytes, *, url: str, content_type: str = "") -> ParsedPage:

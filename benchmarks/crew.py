@@ -291,19 +291,23 @@ def _run_and_crew_s(path: Path) -> tuple[float, float]:
 # What is told
 
 
+def _of(measured: Measured, name: str) -> float:
+    return float(getattr(measured, name))
+
+
 def _median(measured: Sequence[Measured], name: str) -> float:
-    return statistics.median(getattr(one, name) for one in measured)
+    return statistics.median(_of(one, name) for one in measured)
 
 
 def _least(measured: Sequence[Measured], name: str) -> float:
     """The round that others on the machine disturbed least."""
-    return min(getattr(one, name) for one in measured)
+    return min(_of(one, name) for one in measured)
 
 
 def _ratio(found: Mapping[str, Sequence[Measured]], one: str, other: str, name: str) -> float:
     """The median of the rounds' ratios: what slows the machine slows both."""
     return statistics.median(
-        getattr(a, name) / getattr(b, name) for a, b in zip(found[one], found[other], strict=True)
+        _of(a, name) / _of(b, name) for a, b in zip(found[one], found[other], strict=True)
     )
 
 

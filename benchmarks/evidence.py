@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from daemon.desk.evidence import Claim, verify
 from daemon.sources.parse import ParseError, parse_page
+from tests import corpora
 from tests import test_worst as trial
 from tests.doubles import author, worst
 from tests.doubles.model import Asked, ModelDouble
@@ -43,8 +44,8 @@ SECTIONS = (
 
 def main() -> None:
     args = _arguments()
-    if not trial.BLOG.is_dir():
-        print(f"**NOT RUN: there is no real blog at {trial.BLOG}**")
+    if not corpora.REAL_BLOG.is_dir():
+        print(f"**NOT RUN: there is no real blog at {corpora.REAL_BLOG}**")
         return
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -91,7 +92,8 @@ class Bench:
         self._dice = dice
         self._args = args
         # Its own feed has the latest entries only; this one leads to every page.
-        self._pages = trial.real_pages() | {"/atom.xml": _feed(trial.real_pages())}
+        pages = trial.real_pages()
+        self._pages = {**pages, "/atom.xml": _feed(pages)}
         self.runs = 0
 
     def _run(self, crew: Any = None, **more: Any) -> Outcome:
@@ -188,7 +190,8 @@ class Bench:
             ("**False statements on real quotes**, which only the editor can tell; this one"
              " approves of everything", worst.FOR_THE_EDITOR),
         ):  # fmt: skip
-            held, printed = defaultdict(Count), defaultdict(Count)
+            held: dict[str, Count] = defaultdict(Count)
+            printed: dict[str, Count] = defaultdict(Count)
             runs = self._topics()
             for number, topic in enumerate(runs):
                 order = list(kinds)
@@ -254,10 +257,10 @@ class Bench:
     def attacks(self) -> None:
         """Orders planted in every page, and a crew that obeys."""
         orders = list(trial.OWN)
-        if trial.BIPIA.is_dir():
-            orders += worst.bipia_orders(trial.BIPIA)
+        if corpora.ATTACKS.is_dir():
+            orders += worst.bipia_orders(corpora.ATTACKS)
         else:
-            print(f"**NOT RUN: there are no texts of BIPIA at {trial.BIPIA}**\n")
+            print(f"**NOT RUN: there are no texts of BIPIA at {corpora.ATTACKS}**\n")
         if len(orders) > self._args.runs:
             orders = self._dice.sample(orders, self._args.runs)
         found = [self._attack(order) for order in orders]

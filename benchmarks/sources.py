@@ -21,10 +21,10 @@ from pathlib import Path
 
 from daemon.sources.confined import Confined, Parser, Unconfined
 from daemon.sources.worker import CPU_S_MAX, DATA_BYTES_MAX
+from tests.corpora import REAL_BLOG
 from tests.test_confined import (
     BOMBS,
     ENDLESS,
-    REALWEB,
     Kind,
     Watch,
     feed,
@@ -50,7 +50,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[1])
-    parser.add_argument("--pages", default=str(REALWEB), help="a folder of pages as they are")
+    parser.add_argument("--pages", default=str(REAL_BLOG), help="a folder of pages as they are")
     parser.add_argument("--only", default="", help="only the bombs with this word in their name")
     return parser.parse_args()
 

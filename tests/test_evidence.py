@@ -248,6 +248,8 @@ def test_a_number_too_large_to_work_out_is_read_as_it_is_written(digits: str) ->
         ("a third party in the third quarter, in the second half of it", set()),
         ("half an hour, half-baked, double quotes, double-check", set()),
         ("one of the two in one place, at times two, a twofold purpose", set()),
+        ("3 in 4 pumps, 9 times faster, 8x as fast", {"3", "4", "3⁄4", "9", "9×", "8", "8×"}),
+        ("4x 10 GB, 5x5, 3.x, 2/3/2024, 2 of 3, 10 in 2024", {"2", "3", "4", "5", "10", "2024"}),
     ],
 )
 def test_shares_and_multiples_are_numbers_however_small(text: str, expected: set[str]) -> None:
@@ -266,6 +268,8 @@ def test_shares_and_multiples_are_numbers_however_small(text: str, expected: set
         ("⅔ of them", "two thirds of them"),
         ("2/3 of them", "two thirds of them"),
         ("half an hour, or double if it rains", "half of an hour, and doubled"),
+        ("nine times faster for three pumps out of four", "9x faster"),
+        ("for three out of four of the 3 in 4 pumps", "3 in 4 pumps"),
     ],
 )
 def test_a_share_or_a_multiple_is_borne_out_however_it_is_written(quote: str, said: str) -> None:
@@ -277,6 +281,50 @@ def test_a_share_that_a_quote_has_in_other_words_is_another() -> None:
     assert not stated("two thirds of them") <= borne_out("2 of them, a third time, on 2/3/2024")
     assert not stated("nine times faster") <= borne_out("9 records at a time, nine in all")
     assert not stated("half of them") <= borne_out("51 % of the 2 sites in 0.5 days")
+    assert not stated("9 times faster") <= borne_out("9 records at a time, 9 in all")
+    assert not stated("3 in 4 pumps") <= borne_out("3 pumps, and 4 in the shed")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dozens of pumps, hundreds of herons", {"12s", "100s"}),
+        ("Tens of thousands of them, hundreds of thousands of others", {"10000s", "100000s"}),
+        ("several hundred, a few thousand, many million", {"100s", "1000s", "1000000s"}),
+        ("a couple of dozen, several hundred thousand", {"12s", "100000s"}),
+        ("by the hundreds, in the thousands, ten of them, a few of them", set()),
+    ],
+)
+def test_a_rough_size_is_a_number(text: str, expected: set[str]) -> None:
+    assert stated(text) == expected
+    assert expected <= borne_out(text)
+
+
+@pytest.mark.parametrize(
+    ("quote", "said"),
+    [
+        ("350 pumps", "hundreds of pumps"),
+        ("three hundred and fifty pumps", "several hundred pumps"),
+        ("40 pumps", "dozens of pumps"),
+        ("12,000 pumps", "thousands of pumps"),
+        ("1.5 million pumps", "hundreds of thousands of pumps"),
+        ("tens of thousands of pumps", "thousands of pumps"),
+        ("hundreds of pumps", "a few hundred pumps"),
+    ],
+)
+def test_a_rough_size_is_borne_out_by_a_number_of_it(quote: str, said: str) -> None:
+    assert stated(said) <= borne_out(quote)
+
+
+@pytest.mark.parametrize(
+    "quote", ["a pump", "100 pumps", "23,000 pumps", "dozens of pumps", "2019"]
+)
+def test_a_rough_size_is_borne_out_by_no_other(quote: str) -> None:
+    assert not stated("hundreds of pumps") <= borne_out(quote)
+
+
+def test_a_year_bears_no_thousands_out() -> None:
+    assert not stated("thousands of pumps") <= borne_out("It was built in 2019, or in 2020.")
 
 
 def test_a_number_in_words_without_end_is_none() -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from daemon.desk import shares
+from daemon.desk import shares, sizes
 
 # Smaller ones in words are as often pronouns and counts of the text's own parts as facts, but in
-# shares and multiples.
+# shares, multiples and rough sizes.
 WORDS_LEAST = 11
 _SPELT_END = 10**18
 _SCALES = {
@@ -106,8 +106,11 @@ def numbers(text: str) -> frozenset[str]:
 
 
 def stated(text: str) -> frozenset[str]:
-    """Each number a text states: in digits, as a share or multiple, or in words from eleven on."""
-    return numbers(_in_digits(text, WORDS_LEAST)) | shares.stated(text)
+    """
+    Each number a text states: in digits, as a share, a multiple or a rough size, or in words from
+    eleven on.
+    """
+    return numbers(_in_digits(text, WORDS_LEAST)) | shares.stated(text) | sizes.stated(text)
 
 
 def borne_out(quote: str) -> frozenset[str]:
@@ -116,7 +119,7 @@ def borne_out(quote: str) -> frozenset[str]:
     figures = (*_figures(plain, as_ranges=False), *_figures(plain))
     every = {form for figure in figures for form in figure.forms()}
     # What a source writes in words may be quoted in words of a compound, too.
-    return frozenset(every) | numbers(quote) | shares.meant(quote)
+    return frozenset(every) | numbers(quote) | shares.meant(quote) | sizes.meant(quote, every)
 
 
 def compounds(text: str) -> frozenset[str]:

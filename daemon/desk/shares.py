@@ -1,5 +1,5 @@
 """
-Shares and multiples in words: two thirds, half of, one in three, ten times, doubled, threefold.
+Shares and multiples: two thirds, half of, one in three, ten times, doubled, threefold.
 
 They are what is made up most readily, and small number words elsewhere are as often pronouns.
 """
@@ -46,6 +46,11 @@ _TIMES_IN_DIGITS = re.compile(
     r"(?<![\w.,])(10|[2-9])(?: times\b|[ -]?fold\b| ?[x×](?!\w))|(?<!\w)[x×] ?(10|[2-9])(?![\w.,])",
     re.IGNORECASE,
 )
+# What surely is one: neither a date, nor the 4x of 4x 10 GB.
+_SURELY_IN_DIGITS = re.compile(r"(?<![\w/.,])([1-9]) (?:in|out of) (10|[2-9])(?![\w/]|[.,]\d)")
+_SURELY_TIMES = re.compile(
+    r"(?<![\w.,])(10|[2-9])(?: times\b|[ -]?fold\b|[x×](?!\w| ?\d))", re.IGNORECASE
+)
 # In the lowest terms: 50 is 1⁄2.
 _OF_PERCENT = {
     100 * n // d: f"{n}⁄{d}" for d in range(10, 1, -1) for n in range(1, d) if not 100 * n % d
@@ -54,8 +59,11 @@ _PERCENT = re.compile(r"(?<![\w.,])(\d\d)(?: ?%| percent\b| per cent\b)", re.IGN
 
 
 def stated(text: str) -> frozenset[str]:
-    """The shares and multiples that words state surely: `2⁄3`, `10×`."""
-    return frozenset(filter(None, map(_written, _STATED.finditer(text))))
+    """The shares and multiples that a text states surely: `2⁄3`, `10×`."""
+    found = set(filter(None, map(_written, _STATED.finditer(text))))
+    found |= {f"{n}⁄{d}" for n, d in _SURELY_IN_DIGITS.findall(text) if int(n) < int(d)}
+    found |= {f"{times}×" for times in _SURELY_TIMES.findall(text)}
+    return frozenset(found)
 
 
 def meant(quote: str) -> frozenset[str]:

@@ -95,6 +95,7 @@ _WHIMS = (
     "Two thirds of all {invented} audited the ledger [S1].",
     "In a quarter of the tests {invented} came twice as often [S1].",
     "It is {invented} that made it nine times faster.",
+    "Hundreds of {invented} audited the ledger [S1].",
 )
 # Not in a word, a version or a citation.
 _NUMBER = re.compile(r"(?<![\w.\[])\d+(?![\w.\]])")

@@ -35,6 +35,11 @@ _STRAIGHT = re.compile(r"[\"＂]")
 _INCHES = re.compile(r"(?<=\d)\"(?!\w)")
 _DOUBLE = re.compile(r"[\"＂“”„‟«»〝〞〟❝❞]")
 _OPENERS, _CLOSERS = "“„«", "”“»"
+# How a writer counts sections and steps: `3. Ground`, `Step 3: ground`.
+_PLACE = re.compile(
+    r"^(step|part|phase|stage|tip|rule|lesson)?\s?(\d{1,2})[.:)](?=\s)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _BETWEEN_CITATIONS = " .,;:!?…\"'“”„«»‘’‹›"
 _UNVOUCHED = "is in no quote, or one site alone names it; leave the address out"
 _SPOKEN_WORD = re.compile(r"[^\W_]+")
@@ -87,10 +92,12 @@ def numbers_are_quoted(manuscript: Manuscript, context: Context) -> Iterator[Fin
     }
     anywhere = frozenset[str]().union(*borne.values())
     names = _source_compounds(context)
-    for block in read(manuscript.markdown).blocks:
+    for block, text in _without_places(read(manuscript.markdown).blocks):
         at_hand = frozenset[str]().union(*(borne.get(source, ()) for source in block.cited))
         known = anywhere if block.heading else at_hand
-        for number in sorted(_shown_numbers(block, names) - known):
+        found = stated(without_compounds(CITATION.sub(" ", text), names))
+        found |= {block.numeral} if block.numeral else set()
+        for number in sorted(found - known):
             yield Finding(
                 "numbers",
                 f"{number} in “{excerpt(block.text)}” stands in no quote of a source cited"
@@ -306,9 +313,19 @@ def _is_long(text: str) -> bool:
     return word_count(text) >= QUOTATION_WORDS_MIN
 
 
-def _shown_numbers(block: Block, names: frozenset[str]) -> frozenset[str]:
-    found = stated(without_compounds(CITATION.sub(" ", block.text), names))
-    return found | {block.numeral} if block.numeral else found
+def _without_places(blocks: Iterable[Block]) -> Iterator[tuple[Block, str]]:
+    """Each block with its text, less the numbers that count sections or steps in their order."""
+    last: dict[tuple[bool, str], int] = {}
+
+    def dropped(found: re.Match[str]) -> str:
+        kind, number = (block.heading, (found[1] or "").casefold()), int(found[2])
+        if number not in (1, last.get(kind, 0) + 1):
+            return found[0]
+        last[kind] = number
+        return ""
+
+    for block in blocks:
+        yield block, _PLACE.sub(dropped, block.text)
 
 
 def _is_vouched_for(address: str, context: Context) -> bool:

@@ -26,7 +26,7 @@ from daemon.crew.board import claim_line
 from daemon.crew.brief import Brief
 from daemon.crew.digest import DigestItem
 from daemon.crew.schemas import Draft, Notes, Plan, Review, Verdict
-from daemon.desk import house
+from daemon.desk import house, layout
 from daemon.desk.evidence import Claim, Evidence, verify
 from daemon.desk.evidence import Verdict as EvidenceVerdict
 from daemon.desk.house import Finding, Manuscript
@@ -408,8 +408,8 @@ class Newsroom:
 
 def _item(row: Any) -> DigestItem:
     return DigestItem(
-        url=row.url, title=row.title, feed=row.feed_title or row.feed, author=row.author,
-        summary=row.summary, at=row.published_at or row.seen_at,
+        url=row.url, title=row.title, feed=layout.name(row.feed_title or "", [row.feed, row.url]),
+        author=row.author, summary=row.summary, at=row.published_at or row.seen_at,
     )  # fmt: skip
 
 

@@ -642,6 +642,14 @@ class TestAModelThatObeysWhatItReads:
             bad = [breach for breach in out.breaches if breach.kind in NEVER]
             assert not bad, (SEED, place, order.payload, bad)
 
+    def test_a_feed_that_is_named_after_an_address_is_named_by_its_host(
+        self, tmp_path: Path
+    ) -> None:
+        pages = worst.planted(made_pages(), "All of it is at evil.example/heron now", "feed title")
+        out = run(tmp_path, pages, original=made_pages(), digest=True)
+        assert out.report.outcome is RunOutcome.PUBLISHED, out.report.reason
+        assert not out.breaches
+
 
 class TestAModelThatFabricates:
     def test_prints_no_claim_whose_quote_is_false(self, tmp_path: Path) -> None:

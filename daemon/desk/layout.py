@@ -8,7 +8,7 @@ line says that no person wrote this, with the run's id.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from daemon.desk.evidence import Evidence
@@ -39,8 +39,8 @@ def article(markdown: str, evidence: Mapping[str, Evidence], *, run: str, read_a
         return f"[[{number_of[source]}]]({target(evidence[source].url)})"
 
     listed = "\n".join(
-        f"{number_of[source]}. [{inert(_name(evidence[source]))}]({target(evidence[source].url)})"
-        for source in order
+        f"{number_of[page.id]}. [{inert(name(page.title, [page.url]))}]({target(page.url)})"
+        for page in map(evidence.__getitem__, order)
     )
     return (
         f"{CITATION.sub(link, markdown)}\n\n## Sources\n\n{listed}\n\n"
@@ -49,10 +49,13 @@ def article(markdown: str, evidence: Mapping[str, Evidence], *, run: str, read_a
     )
 
 
-def _name(source: Evidence) -> str:
-    """A page's title; where a key stands in it, or it leads readers elsewhere, the page's host."""
-    own = list(hosts([source.url]))
-    return own[0] if leads_away(source.title, own) or looks_secret(source.title) else source.title
+def name(title: str, urls: Collection[str]) -> str:
+    """
+    What something at these addresses is called: its title, or the first one's host where it has
+    none, a key stands in it, or it leads readers elsewhere.
+    """
+    own = list(hosts(urls))
+    return title if title and not (leads_away(title, own) or looks_secret(title)) else own[0]
 
 
 def digest(markdown: str, *, run: str) -> str:

@@ -510,6 +510,8 @@ NAMES = (
         ("Turbines of the lab ran it.", None),
         ("So says the page: Turbines of the lab ran it.", None),
         ("Die Rechner im Labor liefen.", None),
+        ("Es hing an der Wand im Labor, in Not und also so.", None),
+        ("My lab ran it using Turbinia.", "Turbinia is not in the source"),
         ("The lab of Turbinia ran it.", "Turbinia is not in the source"),
         ("The lab ran it over IPv4.", "IPv4 is not in the source"),
         ("The Orange Pi ran it.", "Orange is not in the source"),

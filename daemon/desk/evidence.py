@@ -126,8 +126,12 @@ _ATTRIBUTION = re.compile(
 _GAP = re.compile(r"\s*[\[(]?\.{3}[\])]?\s*")
 _PART_WORDS_MIN = 3
 _NAME = re.compile(r"(?<![\w'.-])[^\W\d_]\w*(?:[.&+-]\w+)*")
-# Where nouns have capitals, a capital tells no name; a text with one of these has no such nouns.
-_ENGLISH = _listed("the of and is are to that with a an has have for by it from as")
+# Where nouns have capitals, a capital tells no name; a text with one of these, of which none is
+# German, has no such nouns.
+_ENGLISH = _listed(
+    "the of and is are to that with a has have for by it from as on at or be been were but if when"
+    " where which this these than into about using how can my our your their its we you they"
+)
 _SQUEEZED_MIN = 4
 _DATE = re.compile(r"(?<![\w-])\d{4}-(0[1-9]|1[0-2])-\d\d(?![\d-])")
 _MONTHS = (

@@ -236,16 +236,20 @@ def _lost_posts(lists: Lists, books: Books) -> Iterator[str]:
         platform, remote_id = publication["platform"], str(publication["remote_id"])
         keys = _keys(remote_id)
         known[platform].update(keys)
+        told = f"{publication['run']} at {platform} ({remote_id})"
+        planned = len(json.loads(publication["payload"]).get("posts", ()))
+        if publication["state"] == "failed":
+            whole = planned <= len(keys) and set(keys) <= set(lists.posts)
+            if remote_id in public | set(lists.files) or (platform == "bluesky" and whole):
+                yield f"the books say failed, and it is there: {told}"
         if publication["state"] != "published":
             continue
-        told = f"{publication['run']} at {platform} ({remote_id})"
         if platform == "devto" and remote_id not in public and _stays(lists, platform, remote_id):
             yield f"the books say published, and Dev.to does not have it: {told}"
         if platform == "bluesky":
             lost = [key for key in keys if key not in lists.posts and _stays(lists, platform, key)]
             if lost:
                 yield f"the books say published, and Bluesky does not have it: {told}"
-            planned = len(json.loads(publication["payload"]).get("posts", ()))
             if len(keys) < planned:
                 yield f"the books say published, and {len(keys)} of {planned} posts are: {told}"
         if platform == "outbox" and remote_id not in lists.files:

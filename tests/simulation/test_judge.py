@@ -175,6 +175,13 @@ def test_what_is_sent_before_midnight_may_be_shown_after_it() -> None:
     assert [line for line in said if "came out on" in line] == []
 
 
+def test_half_a_thread_may_be_called_failed() -> None:
+    half = publication("bluesky", "at://did/app.bsky.feed.post/3k1", state="failed")
+    posts = {"3k1": LISTS.posts["3k1"]}
+    books = replace(AFTERWARDS, publications=[*COUNTED[:2], half])
+    assert [line for line in told(replace(LISTS, posts=posts), books) if "failed" in line] == []
+
+
 def test_what_a_person_took_down_is_not_lost() -> None:
     assert told(replace(LISTS, articles=[], removed=frozenset({"devto 17"}))) == []
 
@@ -252,6 +259,12 @@ BROKEN: list[tuple[str, str, Callable[[], list[str]]]] = [
     ("a thread that was cut", "1 of 2 posts are", lambda: told(books=replace(
         AFTERWARDS, publications=[
             *BOOKS.publications[:2], publication("bluesky", "at://did/app.bsky.feed.post/3k1")]))),
+    ("an article that is out and called failed", "failed, and it is there", lambda: told(
+        books=replace(AFTERWARDS, publications=[
+            *BOOKS.publications[1:], publication("outbox", "a.md", state="failed")]))),
+    ("a thread that is out and called failed", "failed, and it is there", lambda: told(
+        books=replace(AFTERWARDS, publications=[*BOOKS.publications[:2], {
+            **BOOKS.publications[2], "state": "failed"}]))),
     ("a file nobody knows of", "of which no book knows", lambda: told(replace(
         LISTS, files={**LISTS.files, "b.md": "# Of pages"}))),
     ("a file that is lost", "the outbox does not have it", lambda: told(replace(

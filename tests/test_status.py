@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import pty
 import select
@@ -325,6 +324,16 @@ def test_on_a_terminal_long_lines_hang_under_their_beginning() -> None:
     assert plain([[Line("why", text)]]) == f"why       {text}"
 
 
+def test_every_name_fits_its_column(database: Database) -> None:
+    with database.write() as tx:
+        a_run(tx, "r", ago(1), RunOutcome.PUBLISHED)
+        control.pause(tx, reason="holiday", at=ago(1))
+    found = document(database, chosen())
+    names = [line.name for lines in sections(found, BERLIN) for line in lines if line.name]
+    assert {"paused", "your turn"} <= {*names}
+    assert max(map(len, names)) <= page.LABEL
+
+
 # From outside
 
 
@@ -490,14 +499,6 @@ def test_it_is_redrawn_every_two_seconds(database: Database) -> None:
     with pytest.raises(Enough):
         time.run(redraw(view, refresh, time.clock))
     assert [(at - seen[0]).total_seconds() for at in seen] == [0, 2, 4, 6]
-
-
-def test_the_document_is_json(database: Database) -> None:
-    with database.write() as tx:
-        a_run(tx, "r", ago(1), RunOutcome.PUBLISHED)
-    assert json.loads(json.dumps(document(database, chosen()), default=str))
-    names = [line.name for lines in sections(document(database), UTC) for line in lines]
-    assert max(map(len, names)) <= page.LABEL
 
 
 def test_who_may_not_look_at_the_state_is_told_who_may(

@@ -248,8 +248,7 @@ class Seen:
 
 
 def seen(desk: Desk, once: list[Any], world: World | None = None) -> Seen:
-    runs = [word for said in once[:1] for word in (f"runs show {said['run']}",)]
-    runs += [command.replace("show", "trace") for command in runs]
+    runs = [f"runs {verb} {said['run']}" for said in once[:1] for verb in ("show", "trace")]
     commands = [*PAGES, *LISTS, *runs]
     found = dict(zip(commands, desk.read_all(*commands), strict=True))
     return Seen(desk, once, {" ".join(name.split()[:2]): found[name] for name in found}, world)
@@ -309,23 +308,19 @@ def paid(machines: dict[str, Seen]) -> Seen:
     return machines["paid"]
 
 
-@pytest.fixture(params=["empty", "digests", "paid"])
-def each(request: pytest.FixtureRequest) -> Seen:
-    found: Seen = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.mark.parametrize("command", [*PAGES, *LISTS])
-def test_every_document_has_the_fields_of_the_contract(each: Seen, command: str) -> None:
-    shape = (PAGES | LISTS)[command]
-    assert misfits(each.documents[command], shape) == []
+@pytest.mark.parametrize("which", ["empty", "digests", "paid"])
+@pytest.mark.parametrize(("command", "shape"), (PAGES | LISTS).items())
+def test_every_document_has_the_fields_of_the_contract(
+    machines: dict[str, Seen], which: str, command: str, shape: Shape
+) -> None:
+    assert misfits(machines[which].documents[command], shape) == []
 
 
 @pytest.mark.parametrize("which", ["digests", "paid"])
 def test_a_run_is_shown_and_traced_with_the_fields_of_the_contract(
-    which: str, request: pytest.FixtureRequest
+    machines: dict[str, Seen], which: str
 ) -> None:
-    found: Seen = request.getfixturevalue(which)
+    found = machines[which]
     for said in found.once:
         assert misfits(said, ONCE) == []
     assert misfits(found.documents["runs show"], SHOW) == []

@@ -102,6 +102,7 @@ def test_commands_are_found_however_a_shell_lets_them_be_written() -> None:
     ]  # fmt: skip
     assert list(commands("systemctl stop penstock && install -o penstock -g penstock x")) == []
     assert len(TYPED) > 60
+    assert len(NAMED) > 30
 
 
 @pytest.mark.parametrize(("path", "call"), TYPED, ids=name_of)

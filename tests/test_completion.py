@@ -25,21 +25,25 @@ def offered(*words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "some"),
+    ("words", "all_of_them"),
     [
         (("led",), {"ledger"}),
-        (("ledger", ""), {"balance", "check", "deposit"}),
-        (("ledger", "dep"), {"deposit"}),
+        (("drafts", "re"), {"reject"}),
         (("ledger", "deposit", "5", "--r"), {"--ref"}),
-        (("drafts", "reject", "r1", "--"), {"--reason", "--json", "--env-file"}),
+        (("drafts", "reject", "r1", "--"), {"--reason", "--json", "--env-file", "--help"}),
         (("once", "--dry"), {"--dry-run"}),
         (("--ver",), {"--version"}),
+        (("nothing", ""), set()),
+        # A command whose name begins with another's is not that one.
+        (("runs", "nothing", "--"), set()),
+        (("oncemore", "--"), set()),
     ],
 )
-def test_the_words_of_commands_are_offered(words: tuple[str, ...], some: set[str]) -> None:
-    assert some <= offered(*words)
+def test_the_words_that_can_stand_there_are_offered(
+    words: tuple[str, ...], all_of_them: set[str]
+) -> None:
+    assert offered(*words) == all_of_them
 
 
-def test_what_does_not_begin_so_is_not_offered() -> None:
-    assert offered("ledger", "dep") == {"deposit"}
-    assert offered("nothing", "") == set()
+def test_a_group_is_followed_by_its_commands() -> None:
+    assert offered("ledger", "") >= {"balance", "check", "deposit"}

@@ -39,7 +39,8 @@ def text() -> str:
     cases = []
     for path, words, nested in sorted(_commands(cli.parser(), ""), key=lambda c: -len(c[0])):
         offered = f'COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$word"))'
-        cases.append(f'    "{path}"{"" if nested else "*"}) {offered} ;;')
+        within = "" if nested else f'|"{path} "*'
+        cases.append(f'    "{path}"{within}) {offered} ;;')
     return _SCRIPT.format(cases="\n".join(cases))
 
 

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -144,11 +144,8 @@ class Desk:
 
     def killed(self, when: Callable[[], bool], *args: str) -> bool:
         """Start a command and SIGKILL it as soon as `when`; False where it ended before that."""
-        deadline = time.monotonic() + TIMEOUT_S
         with self.started(*args) as process:
-            while process.poll() is None and not when():
-                assert time.monotonic() < deadline, "the moment to kill never came"
-                time.sleep(0.005)
+            await_true(lambda: process.poll() is not None or when())
             process.kill()
             _, err = process.communicate()
         assert b"Traceback" not in err, err
@@ -166,13 +163,14 @@ class Desk:
 
     def sql(self, *statements: str) -> None:
         """Change the database behind the product's back."""
-        connection = sqlite3.connect(self.database)
-        try:
+        with closing(sqlite3.connect(self.database)) as connection, connection:
             for statement in statements:
                 connection.execute(statement)
-            connection.commit()
-        finally:
-            connection.close()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What a query finds in the database."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            return connection.execute(query).fetchall()
 
 
 def checked(args: Sequence[str | bytes], code: int, out: bytes, err: bytes) -> Result:
@@ -186,6 +184,22 @@ def checked(args: Sequence[str | bytes], code: int, out: bytes, err: bytes) -> R
     if "--json" in words:
         _ = result.json  # One document and nothing else, whatever the exit code.
     return result
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    """Look often; what never comes true is an error."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+def in_a_shell(desk: Desk, words: str, status: str = "$?") -> subprocess.CompletedProcess[str]:
+    """`penstock` with these words, and what the shell then says it came to."""
+    return subprocess.run(
+        ["bash", "-c", f"{shlex.quote(PENSTOCK)} {words}; echo {status}"], env=desk.env(),
+        cwd=desk.home, capture_output=True, encoding="utf-8", timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
 
 
 @cache

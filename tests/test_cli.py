@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ import pytest
 from tests.cli_helpers import (
     EXAMPLE_FEEDS,
     KEY,
+    NOBODY,
     PENSTOCK,
     Books,
     Desk,
@@ -36,16 +37,19 @@ from tests.cli_helpers import (
     World,
     assert_billed_exactly,
     assert_covered,
+    await_true,
     books,
     checked,
     checked_books,
     digest_desk,
+    in_a_shell,
     ladder,
     micro,
     mounting,
     small_world,
 )
 from tests.doubles.model import Kind, ModelDouble
+from tests.ledger_helpers import tamper
 
 ROOT = Path(__file__).parents[1]
 DONE, FAILED, SETTINGS, NOT_NOW, NOTHING_FIT, PAUSED, BOOKS_WRONG, LOCKED = range(8)
@@ -389,8 +393,7 @@ def test_words_that_are_off_are_exit_2(tmp_path: Path) -> None:
         "runs list --limit 0",
     )
     results = together(*(lambda words=words: desk.run(*words.split()) for words in off))
-    assert {r.args for r in results if r.code != SETTINGS} == set()
-    assert {r.args for r in results if r.out} == set()
+    assert [r.args for r in results if r.code != SETTINGS or r.out] == []
 
 
 @pytest.mark.parametrize(
@@ -544,7 +547,8 @@ def test_a_topic_steers_what_leads(tmp_path: Path, world: World) -> None:
     assert "Backups" in titles[0]
     assert "Checkpoints" in titles[1]
     asked = [a.text for a in world.model.requests if a.schema == "plan"]
-    assert all("The operator asks" in text or "topic" in text.lower() for text in asked)
+    topics = re.findall(r"The operator asks for this topic: (.+)", "\n".join(asked))
+    assert sorted(topics) == ["backups snapshots", "checkpoints log"]
 
 
 @beside
@@ -612,8 +616,7 @@ def test_a_feed_that_lies_about_its_encoding_is_read_or_named(tmp_path: Path) ->
     result = desk.once()
     assert result.code == DONE, result
     # One story is told once, whoever tells it, so the article does not say who could be read.
-    with closing(sqlite3.connect(desk.state / "penstock.db")) as connection:
-        feeds_read = {row[0] for row in connection.execute("SELECT feed FROM entry")}
+    feeds_read = {feed for (feed,) in desk.rows("SELECT feed FROM entry")}
     for declared in lies:
         location = str(tmp_path / f"{declared}.xml")
         assert (location in feeds_read) != (location in result.err), (declared, result.err)
@@ -657,13 +660,6 @@ def test_a_pause_parks_the_run_in_hand_and_resume_lets_it_go_on(
     assert_billed_exactly(books(desk), world.model)
 
 
-def await_true(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
-
-
 @beside
 def test_only_one_penstock_works_and_the_others_may_read_and_deposit(tmp_path: Path) -> None:
     desk = digest_desk(tmp_path).initialised(None)
@@ -683,31 +679,22 @@ def test_only_one_penstock_works_and_the_others_may_read_and_deposit(tmp_path: P
 @beside
 def test_an_edited_entry_is_found_by_check_and_stops_the_next_run(tmp_path: Path) -> None:
     desk = digest_desk(tmp_path).initialised()
-    desk.sql("UPDATE control SET value = 'x'")  # The helper itself changes nothing that counts.
+    tamper(desk.database)
     assert desk.run("ledger", "check").code == DONE
-    desk.sql(
-        *(f"DROP TRIGGER {name}" for name in triggers(desk)),
-        "UPDATE transfer SET amount_micro = amount_micro + 1",
-    )
+    tamper(desk.database, "UPDATE transfer SET amount_micro = amount_micro + 1")
     check, once = desk.run("ledger", "check", "--json"), desk.once()
     assert (check.code, once.code) == (BOOKS_WRONG, BOOKS_WRONG)
     assert check.json["ok"] is False
-    assert check.json["problems"]
+    edited = "transfer 1 (deposit:first) was changed after it was booked"
+    assert edited in check.json["problems"]
     assert desk.articles == []
-
-
-def triggers(desk: Desk) -> list[str]:
-    with closing(sqlite3.connect(desk.database)) as connection:
-        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-        return [str(name) for (name,) in rows]
 
 
 @beside
 def test_the_books_refuse_to_be_edited_while_their_triggers_stand(tmp_path: Path) -> None:
     desk = Desk(tmp_path).initialised()
-    assert triggers(desk)
     for statement in ("UPDATE transfer SET amount_micro = 1", "DELETE FROM transfer"):
-        with pytest.raises(sqlite3.DatabaseError):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             desk.sql(statement)
 
 
@@ -784,10 +771,10 @@ class Scene:
 Play = tuple[Callable[[ModelDouble], None], dict[str, str], tuple[str, ...]]
 TWO_RUNGS = ladder("llm/alpha > llm/beta")
 OR_DIGEST = ladder("llm/alpha > digest")
-NOBODY = {"PENSTOCK_PROVIDER_LLM_URL": "http://127.0.0.1:9/v1"}
+UNREACHABLE = {"PENSTOCK_PROVIDER_LLM_URL": "http://127.0.0.1:9/v1"}
 PLAYS: dict[str, Play] = {
     # Those that wait for something come first.
-    "unreachable": (always_failing, OR_DIGEST | NOBODY, ()),
+    "unreachable": (always_failing, OR_DIGEST | UNREACHABLE, ()),
     "unclear": (unclear, TWO_RUNGS | {"PENSTOCK_MODEL_OPTIONS": "llm/alpha=timeout:2"}, ()),
     "picky": (picky, {}, ()),
     "failing": (always_failing, TWO_RUNGS, ()),
@@ -1020,9 +1007,11 @@ def test_what_looks_like_a_secret_in_a_feed_does_not_reach_the_outbox(tmp_path: 
     (tmp_path / "feed.xml").write_text(feed.replace("A gap in the log", f"A gap {token}"))
     desk = digest_desk(tmp_path, PENSTOCK_FEEDS=str(tmp_path / "feed.xml"))
     result = desk.once()
-    assert result.code in (DONE, NOTHING_FIT)
+    assert result.code == DONE, result
+    # Of the four entries the other three are listed.
+    assert result.json["title"].startswith("Three new reads, ")
     assert token not in result.said
-    assert not desk.outbox.exists() or leaks(desk.outbox, token) == []
+    assert leaks(desk.outbox, token) == []
 
 
 # Approval
@@ -1197,7 +1186,6 @@ def run_on_a_full_disk(tmp_path: Path, world: World, left_kb: int) -> None:
 
 
 def test_as_root_a_command_becomes_the_owner_of_the_state() -> None:
-    nobody = 65534
     if os.geteuid() != 0:
         pytest.skip("NOT RUN: only root can become somebody else")
     closed = [path for path in Path(os.__file__).parents if not path.stat().st_mode & stat.S_IXOTH]
@@ -1208,14 +1196,14 @@ def test_as_root_a_command_becomes_the_owner_of_the_state() -> None:
         folder.chmod(0o755)
         desk = digest_desk(folder).initialised()
         for path in (desk.state, *desk.state.iterdir()):
-            os.chown(path, nobody, nobody)
+            os.chown(path, NOBODY, NOBODY)
         results = [
             desk.run("ledger", "deposit", "1", "--ref", "second"),
             desk.run("status"),
             desk.once(),
         ]
         assert [result.code for result in results] == [DONE] * 3, results
-        assert {path.stat().st_uid for path in desk.state.rglob("*")} == {nobody}
+        assert {path.stat().st_uid for path in desk.state.rglob("*")} == {NOBODY}
         assert len(desk.articles) == 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -1226,7 +1214,7 @@ def test_a_state_folder_that_cannot_be_is_a_message_and_a_code(tmp_path: Path) -
     (tmp_path / "file").write_text("")
     desk = digest_desk(tmp_path, PENSTOCK_STATE_DIR=str(tmp_path / "file" / "state"))
     for result in together(desk.once, lambda: desk.run("status"), lambda: desk.run("init")):
-        assert result.code in (FAILED, SETTINGS), result
+        assert result.code == SETTINGS, result
         assert str(tmp_path / "file") in result.err
 
 
@@ -1245,12 +1233,8 @@ def test_a_state_folder_may_have_any_name(tmp_path: Path) -> None:
 @beside
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     desk = Desk(tmp_path).initialised()
-    words = f"{shlex.quote(PENSTOCK)} ledger entries --json | true; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", words], env=desk.env(), cwd=tmp_path, capture_output=True, check=True
-    )
-    assert done.stderr == b""
-    assert int(done.stdout) in (DONE, 141)
+    done = in_a_shell(desk, "ledger entries --json | exec sleep 0", "${PIPESTATUS[0]}")
+    assert (done.stdout, done.stderr) == (f"{DONE}\n", "")
 
 
 @beside
@@ -1258,14 +1242,8 @@ def test_a_stderr_that_cannot_be_written_stops_no_work_and_changes_no_code(tmp_p
     if not Path("/dev/full").exists():
         pytest.skip("NOT RUN: this machine has no /dev/full")
     desk = digest_desk(tmp_path).initialised()
-
-    def code(words: str) -> int:
-        return subprocess.run(
-            ["bash", "-c", f"{shlex.quote(PENSTOCK)} {words} 2>/dev/full"], env=desk.env(),
-            cwd=tmp_path, stdout=subprocess.DEVNULL, timeout=60, check=False,
-        ).returncode  # fmt: skip
-
-    assert [code("once"), code("runs show nope")] == [DONE, SETTINGS]
+    for words, code in (("once", DONE), ("runs show nope", SETTINGS)):
+        assert in_a_shell(desk, f"{words} >/dev/null 2>/dev/full").stdout == f"{code}\n"
     assert len(desk.articles) == 1
 
 

@@ -7,6 +7,7 @@ feed and a model provider on loopback.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -14,8 +15,10 @@ import shlex
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -205,9 +208,6 @@ def in_a_shell(desk: Desk, words: str, status: str = "$?") -> subprocess.Complet
 @cache
 def _template(deposit: str | None) -> Path:
     """A database as `init` and `ledger deposit` make it, once per test session."""
-    import atexit
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="penstock-template."))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     desk = Desk(folder)
@@ -251,6 +251,23 @@ def mounting(*commands: Sequence[str]) -> list[str]:
 
 
 # Users who may not
+
+
+@contextmanager
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user may enter, as none of pytest's is; who cannot be another says so."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT RUN: only root can become somebody else")
+    with tempfile.TemporaryDirectory(prefix="penstock-test.") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def python_for_all() -> None:
+    """Go on where every user can run Python."""
+    for folder in Path(os.__file__).parents:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            pytest.skip(f"NOT RUN: Python lies in {folder}, which nobody else can enter")
 
 
 def as_another(look: Callable[[], str], closed: Path) -> str:

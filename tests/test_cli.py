@@ -8,13 +8,11 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +44,8 @@ from tests.cli_helpers import (
     ladder,
     micro,
     mounting,
+    open_to_all,
+    python_for_all,
     small_world,
 )
 from tests.doubles.model import Kind, ModelDouble
@@ -1186,14 +1186,8 @@ def run_on_a_full_disk(tmp_path: Path, world: World, left_kb: int) -> None:
 
 
 def test_as_root_a_command_becomes_the_owner_of_the_state() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("NOT RUN: only root can become somebody else")
-    closed = [path for path in Path(os.__file__).parents if not path.stat().st_mode & stat.S_IXOTH]
-    if closed:
-        pytest.skip(f"NOT RUN: Python lies in {closed[0]}, which the state's owner cannot enter")
-    folder = Path(tempfile.mkdtemp(prefix="penstock-owner."))
-    try:
-        folder.chmod(0o755)
+    python_for_all()
+    with open_to_all() as folder:
         desk = digest_desk(folder).initialised()
         for path in (desk.state, *desk.state.iterdir()):
             os.chown(path, NOBODY, NOBODY)
@@ -1205,8 +1199,6 @@ def test_as_root_a_command_becomes_the_owner_of_the_state() -> None:
         assert [result.code for result in results] == [DONE] * 3, results
         assert {path.stat().st_uid for path in desk.state.rglob("*")} == {NOBODY}
         assert len(desk.articles) == 1
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @beside

@@ -12,10 +12,8 @@ import re
 import shutil
 import socket
 import sqlite3
-import stat
 import subprocess
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -52,7 +50,17 @@ from ledger.database import Database
 from ledger.money import MicroCredits
 from publishers import devto as our_devto
 from publishers.bluesky.session import Kept, Refusal, SessionFile, Tokens
-from tests.cli_helpers import KEY, NOBODY, PRICE_LINE, PRICES, Desk, ladder, mounting
+from tests.cli_helpers import (
+    KEY,
+    NOBODY,
+    PRICE_LINE,
+    PRICES,
+    Desk,
+    ladder,
+    mounting,
+    open_to_all,
+    python_for_all,
+)
 from tests.doubles import devto, stripe
 from tests.doubles.bluesky import DID, BlueskyDouble
 from tests.doubles.devto import DevToDouble
@@ -504,11 +512,7 @@ def test_a_language_that_is_no_tag_is_told(tmp_path: Path, language: str) -> Non
 def test_as_root_a_key_is_read_as_the_owner_of_the_state_reads_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("NOT RUN: only root can become somebody else")
-    home = Path(tempfile.mkdtemp(prefix="penstock-doctor-test."))
-    try:
-        home.chmod(0o755)
+    with open_to_all() as home:
         desk = machine_of(home)
         for path in (desk.state, *desk.state.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
@@ -532,8 +536,6 @@ def test_as_root_a_key_is_read_as_the_owner_of_the_state_reads_it(
                 os._exit(0)
         os.waitpid(child, 0)
         assert f"{key} cannot be read: PermissionError" in capfd.readouterr().out
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def test_of_an_env_file_that_is_a_pipe_or_a_folder_doctor_says_what_helps(tmp_path: Path) -> None:
@@ -967,15 +969,9 @@ def alone(desk: Desk, *before: str, **how: Any) -> tuple[int, dict[str, list[str
 
 
 def test_as_somebody_else_it_says_so_and_reads_what_may_be_read() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("NOT RUN: only root can become somebody else")
-    closed = [path for path in Path(os.__file__).parents if not path.stat().st_mode & stat.S_IXOTH]
-    if closed:
-        pytest.skip(f"NOT RUN: Python lies in {closed[0]}, which others cannot enter")
-    home = Path(tempfile.mkdtemp(prefix="penstock-doctor-test."))
+    python_for_all()
     nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    try:
-        home.chmod(0o755)
+    with open_to_all() as home:
         desk = machine_of(home)
         desk.state.chmod(0o755)
         desk.database.chmod(0o644)
@@ -987,8 +983,6 @@ def test_as_somebody_else_it_says_so_and_reads_what_may_be_read() -> None:
         assert found["books"] == ["ok"]
         desk.database.chmod(0o600)
         assert alone(desk, **nobody)[1]["database"] == ["fail"]
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.parametrize("left", ["closed", "killed"])

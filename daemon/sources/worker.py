@@ -58,6 +58,8 @@ def main() -> None:
     stream = connection.makefile("rb")
     sys.addaudithook(_refuse)
     _say(connection, b"{}")
+    # Two threads that import at one time can meet a module of the library's that is half made.
+    import_module("feedparser")
     # Ahead of the first page, and beside the feeds that come before it.
     threading.Thread(target=import_module, args=["trafilatura"], daemon=True).start()
     spare = [bytearray(SPARE_BYTES)]

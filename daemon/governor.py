@@ -119,7 +119,7 @@ def _runway(
 ) -> float | None:
     """Days until the reserve is reached, None for never."""
     burn = cost.micro * runs_per_day - income.micro
-    return None if burn <= 0 else max(0, spendable.micro) / burn
+    return None if burn <= 0 else spendable.micro / burn
 
 
 def _runway_wanted(tier: Tier, last: Tier | None, policy: Policy) -> float:

@@ -69,6 +69,80 @@ def test_the_runway_is_the_days_until_the_reserve() -> None:
     assert pace(books("2.10", income="0.20"), history(), policy()).runway_days is None
 
 
+def test_the_runway_counts_every_run_of_the_schedule() -> None:
+    assert pace(books("5.10"), history(per_day=2), policy()).runway_days == pytest.approx(25)
+    covered = pace(books("2.10", income="0.10"), history(), policy())
+    assert (covered.runway_days, covered.reason) == (None, "income covers what surplus runs cost")
+    nearly = pace(books("2.10", income="0.099999"), history(), policy())
+    assert nearly.runway_days == 2_000_000
+
+
+STANDARD = history({"standard": "0.10"})
+
+
+def test_a_run_may_take_the_last_millionth_that_limits_leave() -> None:
+    assert pace(books("0.20"), STANDARD, policy()).tier is Tier.STANDARD
+    assert pace(books("0.199999"), STANDARD, policy()).tier is Tier.DORMANT
+    for full, over in (({"day": "0.9"}, {"day": "0.900001"}), ({"month": "14.9"}, {"month": "15"})):
+        assert pace(books("9", **full), STANDARD, policy()).tier is Tier.STANDARD
+        assert pace(books("9", **over), STANDARD, policy()).tier is Tier.DORMANT
+    assert pace(books("9"), STANDARD, policy(run_budget="0.10")).tier is Tier.STANDARD
+    assert pace(books("9"), STANDARD, policy(run_budget="0.099999")).tier is Tier.DORMANT
+
+
+def test_stepping_up_wants_a_quarter_more_to_the_millionth() -> None:
+    """14 days are wanted, 17.5 to step up."""
+    past = history({"standard": "0.10", "economy": "0.04"}, last="economy")
+    assert pace(books("1.85"), past, policy()).tier is Tier.STANDARD
+    assert pace(books("1.849999"), past, policy()).tier is Tier.ECONOMY
+    asleep = history({"throttled": "0.01"}, last="dormant")
+    lasting = pace(books("0.24"), asleep, policy())
+    assert (lasting.cadence, "thinned" in lasting.reason) == (1.0, False)
+    thinned = pace(books("0.239999"), asleep, policy())
+    assert thinned.cadence < 1.0
+
+
+def test_a_thinned_schedule_spends_what_there_is_and_what_comes_in() -> None:
+    found = pace(books("0.80", income="0.02"), STANDARD, policy())
+    assert (found.tier, found.runway_days) == (Tier.STANDARD, 14)
+    assert found.cadence == pytest.approx(0.7)
+
+
+def test_below_one_run_in_28_days_it_sleeps() -> None:
+    slow = replace(policy(), runway_days=56)
+    least = pace(books("0.30"), STANDARD, slow)
+    assert (least.tier, least.cadence) == (Tier.STANDARD, pytest.approx(1 / 28))
+    assert pace(books("0.299999"), STANDARD, slow).tier is Tier.DORMANT
+
+
+@pytest.mark.parametrize(
+    ("found", "past", "limits", "why"),
+    [
+        (books("9"), history({}), {}, "no paid model fits the run budget: digests only, until the"
+         " limits allow one"),
+        (books("9"), history({}), {"run_budget": "0"}, "the run budget is 0: digests only, until"
+         " the limits allow one"),
+        (books("0.15"), STANDARD, {}, "the cheapest paid run takes 0.100000 and 0.050000 is left"
+         " above the reserve: digests only, until money comes in"),
+        (books("0.20", day="0.95"), STANDARD, {}, "the cheapest paid run takes 0.100000 and the"
+         " caps leave 0.050000: digests only, until the limits allow one"),
+        (books("9", month="16"), STANDARD, {}, "the cheapest paid run takes 0.100000 and the caps"
+         " leave 0.000000: digests only, until the limits allow one"),
+    ],
+)  # fmt: skip
+def test_who_sleeps_says_why_and_until_when(
+    found: Books, past: History, limits: dict[str, str], why: str
+) -> None:
+    assert pace(found, past, policy(**limits)).reason == why
+
+
+def test_limits_that_leave_just_one_run_are_not_what_keeps_it_asleep() -> None:
+    slow = replace(policy(), runway_days=90)
+    found = pace(books("0.20", day="0.90"), STANDARD, slow)
+    assert found.tier is Tier.DORMANT
+    assert found.reason.startswith("with one run in 28 days the balance would not last 90 days")
+
+
 def test_a_rung_whose_one_call_could_pass_the_budget_is_not_used() -> None:
     prices = PriceBook(parse_prices("llm/dear=100,10,500;llm/good=1,0.1,5"), {})
     ladders: dict[Role, Ladder] = dict.fromkeys(Role, parse_ladder("llm/dear > llm/good > digest"))

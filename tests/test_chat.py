@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daemon.inference import chat
@@ -675,8 +675,18 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+# One that could be an answer, with a part of it or two as it should not be.
+NEARLY = st.dictionaries(
+    st.sampled_from(["id", "model", "object", "choices", "usage", "text", "error"]),
+    JSON,
+    max_size=2,
+).map(lambda parts: document(**parts))
+
+
+@example(200, document())
 @given(
-    st.sampled_from([200, 204, 400, 429, 500]), JSON | JSON.map(lambda part: {"choices": [part]})
+    st.just(200) | st.sampled_from([204, 400, 429, 500]),
+    JSON | JSON.map(lambda part: {"choices": [part]}) | NEARLY,
 )
 def test_whatever_is_answered_has_an_outcome_that_can_be_booked(status: int, said: Any) -> None:
     body = json.dumps(said, default=float).encode()

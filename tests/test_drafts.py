@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
@@ -458,8 +458,25 @@ def test_what_is_wrong_with_a_form_is_said_with_its_line(text: str, line: int, s
     assert str(caught.value).startswith(f"line {line}: ")
 
 
-@given(st.text(st.sampled_from("-\n#: titleposgads\tx\r"), max_size=200))
-def test_a_form_is_read_or_refused_and_nothing_else(text: str) -> None:
+FIELDS = st.sampled_from(
+    ["description: It goes\n on here", "tags: a, b,, c ,", "POST : first\n\tand on",
+     "post: second ", "post:", "# a remark", ""]
+)  # fmt: skip
+ODD = st.sampled_from(["title:", " goes on", "author: me", "-", "\r", "---", "Title: two"])
+BODY = st.text(st.sampled_from("-\n#: titlepos\tx\r"), max_size=40)
+FORMS = st.tuples(
+    st.sampled_from(["", "\n \n", "\ufeff", "x\n"]),
+    st.lists(FIELDS, max_size=5, unique=True),
+    st.lists(ODD, max_size=1),
+    BODY,
+).map(
+    lambda parts: "\n".join([f"{parts[0]}---", *parts[2], "title: One", *parts[1], "---", parts[3]])
+)
+
+
+@example(FORM)
+@given(FORMS | BODY)
+def test_a_form_is_read_or_refused_and_what_is_read_is_written_the_same(text: str) -> None:
     try:
         draft: Draft | FormError = drafts.parsed(text)
     except FormError as error:
@@ -469,6 +486,7 @@ def test_a_form_is_read_or_refused_and_nothing_else(text: str) -> None:
     else:
         assert draft.manuscript.title
         assert draft.manuscript.markdown
+        assert drafts.parsed(drafts.written(draft)) == draft
 
 
 # At the command line

@@ -23,9 +23,12 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile --durations=15
 
-# Real servers by others to test against, from the npm registry; where they are not, `make test` says
-# what was not run. Bluesky's AppView also wants Debian's postgresql and redis-server.
-peers:
+# Real servers by others to test against, from the npm registry, and Prometheus's parser; where they
+# are not, `make test` says what was not run. Bluesky's AppView also wants Debian's postgresql and
+# redis-server.
+peers: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps prometheus-client==0.26.0 \
+		|| echo "WARNING: Prometheus's parser cannot be installed: NOT RUN" >&2
 	@sh tests/peers/install.sh
 
 # Everything a change must pass besides its tests.

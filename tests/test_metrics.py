@@ -201,6 +201,18 @@ def publish(
     journal.change_publication(tx, run, platform, state=state, **values)
 
 
+def test_prometheus_own_parser_reads_every_page_that_is_parsed_here(machine: Machine) -> None:
+    pytest.importorskip(
+        "prometheus_client",
+        reason="NOT RUN: prometheus_client is not here, so its parser read no page; `make peers`",
+    )
+    page = machine.scrape()
+    with pytest.raises(AssertionError):
+        check_with_their_parser(
+            page.body.replace("available_credits 5", "available_credits 4"), parsed(page.body)
+        )
+
+
 # What is measured
 
 

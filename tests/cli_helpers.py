@@ -270,10 +270,13 @@ def python_for_all() -> None:
             pytest.skip(f"NOT RUN: Python lies in {folder}, which nobody else can enter")
 
 
-def as_another(look: Callable[[], str], closed: Path) -> str:
-    """What a user says who may not enter a folder; what is needed must be imported already."""
+def as_another(look: Callable[[], str], closed: Path, mode: int = 0) -> str:
+    """
+    What a user says who may not enter a folder, or may do with it what a mode allows; what is
+    needed must be imported already.
+    """
     mine, theirs = os.pipe()
-    closed.chmod(0)
+    closed.chmod(mode)
     child = os.fork()
     if child == 0:
         said = "the child failed"

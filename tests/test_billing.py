@@ -172,6 +172,15 @@ def test_an_answer_that_tls_finds_wrong_is_a_provider_in_trouble() -> None:
         ask(Provider(), transport=httpx.MockTransport(forged))
 
 
+def test_an_error_of_the_wire_tells_no_key() -> None:
+    def illegal(request: httpx.Request) -> httpx.Response:
+        raise httpx.LocalProtocolError(f"Illegal header value {request.headers['authorization']!r}")
+
+    with pytest.raises(Unreadable) as caught:
+        ask(Provider(), transport=httpx.MockTransport(illegal))
+    assert str(caught.value) == "LocalProtocolError Illegal header value 'Bearer ***'"
+
+
 def test_a_counter_beyond_all_measure_cannot_be_read() -> None:
     provider = Provider(
         api_usage_token=Answer(200, {}, b'{"data": {"total_used": 1e999000}}'),

@@ -559,6 +559,26 @@ def test_a_refusal_carries_what_was_needed_and_what_there_was(book: Database) ->
     assert "9.000000 needed, 1.500000 available" in str(capped.value)
 
 
+@pytest.mark.parametrize(
+    ("booked", "again", "said"),
+    [
+        (deposit("10", "a"), deposit("11", "a"), "a was booked before with another amount"),
+        (hold("h", "4"), hold("h", "5"), "h was booked before with another amount"),
+        (hold("h", "4"), hold("h", "4", run="r", account=OTHER),
+         "h was booked before with another debit, run"),
+    ],
+)  # fmt: skip
+def test_a_name_that_stands_for_something_else_is_told_with_what_differs(
+    book: Database, booked: Verb, again: Verb, said: str
+) -> None:
+    with book.write() as tx:
+        deposit("10", "funds")(tx)
+        booked(tx)
+        with pytest.raises(RefReused) as caught:
+            again(tx)
+    assert str(caught.value) == said
+
+
 def test_a_refusal_never_offers_less_than_nothing(book: Database) -> None:
     with pytest.raises(InsufficientFunds) as refusal, book.write() as tx:
         hold("h", "1", limits=reserve("5"))(tx)

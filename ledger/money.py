@@ -46,9 +46,10 @@ class MicroCredits:
         sign, whole, fraction = match[1], match[2] or "0", (match[3] or "").rstrip("0")
         if len(fraction) > 6:
             raise AmountError(f"{_shown(text)} is finer than a millionth of a credit")
-        whole = whole.lstrip("0") or "0"
-        micro = int(whole[:12]) * MICRO_PER_CREDIT + int(fraction.ljust(6, "0"))
-        if len(whole) > 12 or micro > MICRO_MAX:
+        # Of a stranger's endless number the first digits are too much already.
+        whole = whole.lstrip("0")[:12] or "0"
+        micro = int(whole) * MICRO_PER_CREDIT + int(fraction.ljust(6, "0"))
+        if micro > MICRO_MAX:
             raise AmountError(f"{_shown(text)} is more than a billion credits")
         return cls(-micro if sign == "-" else micro)
 

@@ -28,9 +28,11 @@ def test_what_is_printed_parses_back_to_the_same_amount(amount: MicroCredits) ->
 
 
 @given(amounts)
+@example(MicroCredits(0))
 def test_an_amount_prints_with_six_places_and_the_value_it_has(amount: MicroCredits) -> None:
     whole, _, places = str(amount).partition(".")
     assert len(places) == 6
+    assert whole.startswith("-") == (amount.micro < 0)
     assert Decimal(f"{whole}.{places}") * MICRO_PER_CREDIT == amount.micro
 
 

@@ -482,6 +482,8 @@ def test_the_same_tokens_told_in_any_way_are_each_counted_once(
             },
             Usage(10, 0, 25, reasoning=20),
         ),
+        # A total of the prompt alone says that nothing was written.
+        ({"prompt_tokens": 10, "total_tokens": 10}, Usage(10, 0, 0)),
         # A total below its parts decides nothing.
         ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 0}, Usage(10, 0, 5)),
         # Read and written do not fit into the prompt together, so neither is in it.

@@ -250,6 +250,12 @@ def mounting(*commands: Sequence[str]) -> list[str]:
     return unshared("-m", "sh", "-c", f'{script} && exec "$@"', "sh")
 
 
+def read_only(folder: Path) -> list[str]:
+    """What starts a program for which a folder is on a read-only disk."""
+    place = str(folder)
+    return mounting(["mount", "--bind", place, place], ["mount", "-o", "remount,ro,bind", place])
+
+
 # Users who may not
 
 

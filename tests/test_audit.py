@@ -29,6 +29,7 @@ from ledger.errors import (
     StorageFull,
     StorageReadOnly,
 )
+from tests.cli_helpers import NOBODY
 from tests.ledger_helpers import (
     MODEL,
     NO_LIMITS,
@@ -40,8 +41,6 @@ from tests.ledger_helpers import (
     open_book,
     tamper,
 )
-
-NOBODY = 65534
 
 
 def hold(tx: Connection, id: str, amount: str, minute: float) -> None:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,8 +163,7 @@ def test_what_is_wrong_is_said_at_start_with_its_setting_and_nothing_is_begun(
     document = told.once.json
     assert line in document["problems"]
     assert (document["run"], document["outcome"], document["cost"]) == (None, "failed", "0.000000")
-    with closing(sqlite3.connect(told.desk.database)) as connection:
-        assert connection.execute("SELECT count(*) FROM run").fetchone() == (0,)
+    assert told.desk.rows("SELECT id FROM run") == []
     assert not told.desk.outbox.exists()
     assert KEY not in told.once.said
 

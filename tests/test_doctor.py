@@ -57,9 +57,9 @@ from tests.cli_helpers import (
     PRICES,
     Desk,
     ladder,
-    mounting,
     open_to_all,
     python_for_all,
+    read_only,
 )
 from tests.doubles import devto, stripe
 from tests.doubles.bluesky import DID, BlueskyDouble
@@ -989,10 +989,7 @@ def test_as_somebody_else_it_says_so_and_reads_what_may_be_read() -> None:
 def test_on_a_disk_that_is_read_only_the_books_are_read_all_the_same(
     tmp_path: Path, left: str
 ) -> None:
-    desk, place = machine_of(tmp_path / "home"), str(tmp_path / "home")
-    read_only = mounting(
-        ["mount", "--bind", place, place], ["mount", "-o", "remount,ro,bind", place]
-    )
+    desk = machine_of(tmp_path / "home")
     desk.outbox.mkdir()
     if left == "killed":
         with closing(Database(f"sqlite:///{desk.database}")) as database:
@@ -1002,7 +999,7 @@ def test_on_a_disk_that_is_read_only_the_books_are_read_all_the_same(
         shutil.rmtree(desk.state)
         shutil.move(tmp_path / "kept", desk.state)
     before = tree(tmp_path / "home")
-    _, found = alone(desk, *read_only)
+    _, found = alone(desk, *read_only(tmp_path / "home"))
     assert tree(tmp_path / "home") == before
     assert (found["state_folder"], found["outbox"]) == (["fail"], ["fail"])
     assert (found["database"], found["books"]) == (["ok"], ["ok"])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import shutil
-import sqlite3
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -510,14 +509,12 @@ def desk(made: Desk, tmp_path: Path) -> Desk:
 
 
 def run_of(desk: Desk) -> str:
-    with closing(sqlite3.connect(desk.database)) as connection:
-        ((run,),) = connection.execute("SELECT id FROM run").fetchall()
+    ((run,),) = desk.rows("SELECT id FROM run")
     return str(run)
 
 
 def alerts_of(desk: Desk) -> list[str]:
-    with closing(sqlite3.connect(desk.database)) as connection:
-        return [kind for (kind,) in connection.execute("SELECT kind FROM alert").fetchall()]
+    return [kind for (kind,) in desk.rows("SELECT kind FROM alert")]
 
 
 def text_of(desk: Desk) -> str:

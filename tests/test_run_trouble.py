@@ -49,6 +49,7 @@ from tests.cli_helpers import (
     digest_desk,
     mounting,
     pages,
+    read_only,
     small_world,
     unshared,
 )
@@ -304,14 +305,10 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(
     desk.state.mkdir()
     if known:
         desk.initialised()
-    place = str(desk.state)
-    read_only = mounting(
-        ["mount", "--bind", place, place], ["mount", "-o", "remount,ro,bind", place]
-    )
     before = sorted(desk.state.iterdir())
-    result = refused(desk, *read_only)
+    result = refused(desk, *read_only(desk.state))
     assert result.code == FAILED
-    assert f"penstock: {place}: Read-only file system; make the state directory" in result.err
+    assert f"penstock: {desk.state}: Read-only file system; make the state directory" in result.err
     assert sorted(desk.state.iterdir()) == before
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +25,7 @@ from daemon.inference.port import Endpoint
 from daemon.journal import RunOutcome
 from daemon.secret import Secret
 from daemon.telemetry import Span
-from tests.cli_helpers import KEY, Desk, Result, digest_desk, micro, small_world
+from tests.cli_helpers import KEY, Result, digest_desk, micro, small_world
 from tests.doubles.wire import Answer, Fault, Request, serve
 from tests.stage import Kill, Killed, Stage
 
@@ -138,14 +137,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         result = desk.once()
         assert result.code == 0, result
         trace = desk.read("runs", "trace", result.json["run"])
-        answers = [row[0] for row in rows(desk, "SELECT answer FROM attempt WHERE answer <> ''")]
+        answers = [text for (text,) in desk.rows("SELECT answer FROM attempt WHERE answer <> ''")]
         port = int(world.model_url.rpartition(":")[2])
         yield Seen(collector, result, trace, port, answers)
-
-
-def rows(desk: Desk, statement: str) -> list[Any]:
-    with closing(sqlite3.connect(desk.database)) as connection:
-        return connection.execute(statement).fetchall()
 
 
 def test_the_spans_are_the_tree_that_runs_trace_draws(seen: Seen) -> None:
